@@ -1,0 +1,418 @@
+"""Typed settings, and the only reader of ``params.yaml``.
+
+The file names *benchmarks* (data sets and the settings they share), *variants* (overrides of the full model) and
+*tables* (which variants stand in which table of the paper). A *run* is data set x variant x seed, written
+``DATASET/VARIANT/seed-N``; its settings are the benchmark's, overridden by the data set's, overridden by the
+variant's. Every mistake raises `ParamsError` with the path of the key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from fdta.errors import InputError
+
+DETECTOR = "detector"
+
+
+class ParamsError(InputError):
+    """A wrong key or value in params.yaml."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _require_positive(settings: Any, *names: str) -> None:
+    for name in names:
+        _require(getattr(settings, name) > 0, f"{name} must be above 0, not {getattr(settings, name)}")
+
+
+def _require_share(settings: Any, *names: str) -> None:
+    for name in names:
+        _require(0 <= getattr(settings, name) <= 1, f"{name} must lie in 0..1, not {getattr(settings, name)}")
+
+
+@dataclass(frozen=True)
+class BackboneSettings:
+    """A ResNet; the defaults are ResNet-50 with frozen batch norm (MODEL.md, Detector)."""
+
+    block: Literal["bottleneck", "basic"] = "bottleneck"
+    norm: Literal["frozen-batch", "group"] = "frozen-batch"
+    stem_width: int = 64
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    blocks: tuple[int, ...] = (3, 4, 6, 3)
+    frozen_stages: int = 2
+    """How many of (stem, stage 1, ..., stage 4) are not trained."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.widths) == len(self.blocks) == 4, "widths and blocks need four numbers, one a stage")
+        _require(min(*self.widths, *self.blocks, self.stem_width) > 0, "widths and blocks must be above 0")
+        _require(0 <= self.frozen_stages <= 5, "frozen_stages must lie in 0..5")
+
+
+@dataclass(frozen=True)
+class DetectorSettings:
+    """Deformable DETR (MODEL.md, Detector)."""
+
+    width: int = 256
+    heads: int = 8
+    encoder_layers: int = 6
+    decoder_layers: int = 6
+    levels: int = 4
+    encoder_points: int = 4
+    decoder_points: int = 4
+    feedforward: int = 1024
+    queries: int = 300
+    classes: int = 1
+    dropout: float = 0.0
+    norm_groups: int = 32
+    reference_initialization: Literal["uniform", "grid"] = "uniform"
+    """Starting reference points: drawn with the weights, or spread over the image."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "width", "heads", "decoder_layers", "encoder_points", "decoder_points", "queries")
+        _require(self.width % self.heads == 0, f"width {self.width} is no multiple of heads {self.heads}")
+        _require(self.width % self.norm_groups == 0, f"width {self.width} is no multiple of norm_groups")
+        _require(self.width % 4 == 0, "width must be a multiple of 4")
+        _require(self.levels >= 3, "levels must be at least 3 (strides 8, 16, 32)")
+        _require_share(self, "dropout")
+
+
+@dataclass(frozen=True)
+class SpatialSettings:
+    """Spatial Adapter (paper Sec. 3.2, B.1; MODEL.md, Spatial Adapter)."""
+
+    enabled: bool = True
+    placement: Literal["after", "between", "before", "none"] = "after"
+    """Depth attention after the visual cross-attention, between self- and visual attention, before both, or none."""
+    position_embedding: bool = True
+    bins: int = 150
+    minimum: float = 1e-3
+    maximum: float = 256.0
+    feedforward: int = 256
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "bins", "feedforward")
+        _require(0 <= self.minimum < self.maximum, "minimum must lie in 0..maximum")
+        _require_share(self, "dropout")
+
+
+@dataclass(frozen=True)
+class TemporalSettings:
+    """Temporal Adapter (paper Sec. 3.3; MODEL.md, Temporal Adapter)."""
+
+    enabled: bool = True
+    missing: Literal["mask", "zero-vector"] = "mask"
+    layers: int = 6
+    heads: int = 8
+    feedforward: int = 512
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "layers", "heads", "feedforward")
+        _require_share(self, "dropout")
+
+
+@dataclass(frozen=True)
+class AssociationSettings:
+    """Trajectory features and ID decoder (MODEL.md, Trajectory features and ID decoder)."""
+
+    labels: int = 50
+    """K, the ID labels; "newborn" comes on top."""
+    label_width: int = 256
+    layers: int = 6
+    heads: int = 16
+    feedforward_ratio: int = 2
+    initialization: Literal["xavier", "copy"] = "xavier"
+    """Starting weights only: "copy" makes the untrained decoder look up the most similar history token's label."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "labels", "label_width", "layers", "heads", "feedforward_ratio")
+
+
+@dataclass(frozen=True)
+class IdentitySettings:
+    """Identity Adapter (paper Sec. 3.4; MODEL.md, Identity Adapter)."""
+
+    enabled: bool = True
+    feature_extractor: bool = True
+    quality_filter: bool = True
+    """The paper's IoU filter: drop samples under `threshold` and weigh pairs by the harmonic mean of their quality."""
+    quality: Literal["giou", "iou"] = "giou"
+    threshold: float = 0.5
+    temperature: float = 0.1
+    chunk: int = 10
+    """Frames whose matched predictions are contrasted with one another."""
+    first_epoch: int = 1
+    """Epochs are counted from 0."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "temperature", "chunk")
+        _require(-1 <= self.threshold <= 1, "threshold must lie in -1..1")
+        _require(self.first_epoch >= 0, "first_epoch must not be negative")
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Weights of the losses, and Hungarian costs of the same names (MODEL.md)."""
+
+    classification: float = 2.0
+    l1: float = 5.0
+    giou: float = 2.0
+    depth: float = 7.0
+    foreground_weight: float = 7.0
+    """Weight of the pixels in a ground-truth box in the depth loss; the others weigh 1 (paper eq. 1)."""
+    identity: float = 1.0
+    association: float = 1.0
+    attributes: float = 0.0
+    """Weight of the appearance attributes in detector pre-training (rendered data only)."""
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name in ("classification", "l1", "giou", "depth", "foreground_weight", "identity", "association"):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative")
+        _require(self.attributes >= 0, "attributes must not be negative")
+
+
+@dataclass(frozen=True)
+class AugmentationSettings:
+    """One augmentation for a whole clip (MODEL.md, Training). Sizes in pixels."""
+
+    flip: float = 0.5
+    short_sides: tuple[int, ...] = tuple(range(480, 801, 32))
+    long_side: int = 1440
+    crop: float = 0.5
+    """How often the clip is resized to one of `crop_resize`, cropped to `crop_sides`, and resized as above."""
+    crop_resize: tuple[int, ...] = (400, 500, 600)
+    crop_sides: tuple[int, int] = (384, 600)
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.2
+    shift: float = 0.06
+    """Step of the shifts that make a clip of a still image, as a share of its size."""
+
+    def __post_init__(self) -> None:
+        _require_share(self, "flip", "crop", "brightness", "contrast", "saturation", "shift")
+        _require(0 <= self.hue <= 0.5, "hue must lie in 0..0.5")
+        _require(bool(self.short_sides), "short_sides must name at least one size")
+        _require(min(*self.short_sides, self.long_side, *self.crop_resize, *self.crop_sides) > 0, "sizes are above 0")
+        _require(self.crop_sides[0] <= self.crop_sides[1], "crop_sides is (smallest, largest)")
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """How clips are drawn and what happens to their identities (MODEL.md, Training)."""
+
+    intervals: tuple[int, int] = (1, 4)
+    """Smallest and largest step between the frames of a clip."""
+    groups: int = 6
+    """Random assignments of ID labels to the identities of one clip."""
+    occlusion: float = 0.5
+    """Probability, per trajectory, that a run of its frames becomes missing."""
+    switch: float = 0.5
+    """Probability, per frame and per object, of taking part in a permutation of history embeddings."""
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.intervals[0] <= self.intervals[1], "intervals is (smallest, largest), from 1")
+        _require_positive(self, "groups")
+        _require_share(self, "occlusion", "switch")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """One training: of the detector alone (clips of one frame) or of the whole."""
+
+    epochs: int = 13
+    milestones: tuple[int, ...] = (6, 9)
+    schedule: Literal["steps", "cosine"] = "steps"
+    """"steps" multiplies the rate by 0.1 at each milestone; "cosine" is flat until the first and then falls to 0."""
+    warmup_steps: int | None = None
+    """Linear warm-up; null: the whole first epoch."""
+    clips_per_epoch: int | None = None
+    """null: every frame of the training split starts one clip an epoch."""
+    batch: int = 1
+    """Clips (for the detector alone: frames) a step and process."""
+    gradient_frames: int = 4
+    """Frames of a clip through which gradients reach the detector."""
+    no_gradient_chunk: int = 8
+    """Frames at once through the detector without gradient; bounds memory."""
+    learning_rate: float = 1e-4
+    backbone_scale: float = 0.1
+    projection_scale: float = 0.05
+    """Of the rate, for sampling offsets and reference points."""
+    head_scale: float = 1.0
+    """Of the rate, for all that is not the detector."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 5e-4
+    clip_norm: float = 0.1
+    """Largest gradient norm, for the detector and for the rest apart."""
+    checkpoint_seconds: float = 60.0
+    """Seconds between the checkpoints that a killed training goes on from."""
+    validate_every: int = 0
+    """Epochs between validations; 0: none."""
+    validate_sequences: int = 4
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "epochs", "batch", "gradient_frames", "no_gradient_chunk", "learning_rate", "clip_norm")
+        _require(self.clips_per_epoch is None or self.clips_per_epoch > 0, "clips_per_epoch must be above 0 or null")
+        _require(self.warmup_steps is None or self.warmup_steps >= 0, "warmup_steps must not be negative")
+        _require(list(self.milestones) == sorted(self.milestones), "milestones must rise")
+        _require(all(0 <= b < 1 for b in self.betas), "betas must lie in 0..1")
+        _require(min(self.backbone_scale, self.projection_scale, self.head_scale) >= 0, "scales must not be negative")
+        _require(self.validate_every >= 0 and self.validate_sequences > 0, "validate_every must not be negative")
+
+
+@dataclass(frozen=True)
+class TrackerSettings:
+    """Online tracker (MODEL.md, Online tracker)."""
+
+    short_side: int = 800
+    long_side: int = 1440
+    detection_threshold: float = 0.3
+    newborn_threshold: float = 0.6
+    id_threshold: float = 0.2
+    assignment: Literal["object-max", "hungarian", "id-max"] = "object-max"
+    record_threshold: float = 0.1
+    """Detections above it are written beside the tracks, for the baselines and the similarity statistic."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "short_side", "long_side")
+        _require_share(self, "detection_threshold", "newborn_threshold", "id_threshold", "record_threshold")
+        _require(self.record_threshold <= self.detection_threshold, "record_threshold is above detection_threshold")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of one run."""
+
+    history: int = 30
+    """T: frames of a training clip, miss tolerance of the tracker, and length of the relative-time table."""
+    backbone: BackboneSettings = field(default_factory=BackboneSettings)
+    detector: DetectorSettings = field(default_factory=DetectorSettings)
+    spatial: SpatialSettings = field(default_factory=SpatialSettings)
+    temporal: TemporalSettings = field(default_factory=TemporalSettings)
+    association: AssociationSettings = field(default_factory=AssociationSettings)
+    identity: IdentitySettings = field(default_factory=IdentitySettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
+    clip: ClipSettings = field(default_factory=ClipSettings)
+    detector_training: TrainingSettings = field(default_factory=TrainingSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    tracker: TrackerSettings = field(default_factory=TrackerSettings)
+    training_splits: tuple[str, ...] = ("train",)
+
+    def __post_init__(self) -> None:
+        _require(self.history >= 2, f"history must be at least 2, not {self.history}")
+        token = self.detector.width + self.association.label_width
+        _require(token % self.association.heads == 0, f"token width {token} is no multiple of association.heads")
+        _require(self.detector.width % self.temporal.heads == 0, "detector.width is no multiple of temporal.heads")
+        _require(bool(self.training_splits), "training_splits must name at least one split")
+
+
+@dataclass(frozen=True)
+class RenderSettings:
+    """One rendered data set. Lengths in pixels, times in frames."""
+
+    scene: Literal["dance", "sports", "flock", "appearance"]
+    """"appearance" mixes the other three with independently coloured parts, for pre-training the detector."""
+    width: int = 160
+    height: int = 96
+    frames: int = 40
+    objects: tuple[int, int] = (4, 6)
+    """Smallest and largest number of objects in view at the start."""
+    object_height: tuple[int, int] = (37, 57)
+    """Height of the farthest and of the nearest figure; of flock: their wing span."""
+    speed: float = 1.0
+    jerk: float = 0.3
+    cue: float = 1.0
+    """How far the individual cues (hat, stripe, tint) differ: 0 is identical costumes, 3 strong."""
+    minimum_visible: float = 0.12
+    """Objects of which a smaller share is visible have no box."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "width", "height", "frames", "speed")
+        for name in ("objects", "object_height"):
+            smallest, largest = getattr(self, name)
+            _require(0 < smallest <= largest, f"{name} is (smallest, largest), above 0")
+        _require(self.jerk >= 0 and self.cue >= 0, "jerk and cue must not be negative")
+        _require_share(self, "minimum_visible")
+
+
+@dataclass(frozen=True)
+class DatasetSettings:
+    """One data set of a benchmark: where its sequences come from and what it overrides."""
+
+    title: str
+    splits: dict[str, int]
+    """Sequences a split."""
+    render: RenderSettings | None = None
+    """Settings of the renderer, or null for a real data set, which the catalogue describes."""
+    counterpart: str | None = None
+    """The paper's data set whose numbers stand beside this one's."""
+    teacher: Literal["rendered", "video-depth-anything"] = "video-depth-anything"
+    """Where pseudo depth comes from."""
+    detector_start: str | None = None
+    """What the detector starts from: another data set of the benchmark, a checkpoint file, or null (from scratch)."""
+    test_split: str = "test"
+    validation_split: str = "val"
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Settings of this data set that differ from the benchmark's."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.splits), "splits must name at least one split")
+        _require(all(n > 0 for n in self.splits.values()), "every split needs at least one sequence")
+        for name in ("test_split", "validation_split"):
+            split = getattr(self, name)
+            _require(split in self.splits, f"{name} {split!r} is not among the splits {sorted(self.splits)}")
+
+
+@dataclass(frozen=True)
+class TableSettings:
+    """One table of the paper: which data set and which of our runs it shows."""
+
+    title: str
+    dataset: str
+    """Name of the paper's data set (`DatasetSettings.counterpart`)."""
+    rows: dict[str, str]
+    """The paper's row label (paper.yaml) -> the variant or baseline that measures it here."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Data sets, the settings they share, and how many seeds are run."""
+
+    name: str
+    note: str
+    datasets: dict[str, DatasetSettings]
+    settings: dict[str, Any]
+    seeds: tuple[int, ...]
+    variant_overrides: dict[str, dict[str, Any]]
+
+    def dataset(self, name: str) -> DatasetSettings:
+        """Data set `name`.
+
+        Raises:
+            ParamsError: no such data set.
+        """
+        if name not in self.datasets:
+            raise ParamsError(f"data set {name!r} is not in benchmark {self.name!r}; it has {_listed(self.datasets)}")
+        return self.datasets[name]
+
+    def dataset_of(self, counterpart: str) -> str | None:
+        """Our data set that stands for the paper's `counterpart`, or None."""
+        return next((name for name, d in self.datasets.items() if d.counterpart == counterpart), None)
