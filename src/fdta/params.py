@@ -22,6 +22,9 @@ import yaml
 from fdta.errors import InputError
 
 DETECTOR = "detector"
+"""Name of the detector alone, among the variants."""
+BASELINES = ("sort", "bytetrack", "oc-sort", "bot-sort")
+"""Tracking-by-detection methods, run on the detections of the variant `full`."""
 
 
 class ParamsError(InputError):
@@ -171,7 +174,7 @@ class LossSettings:
     classification: float = 2.0
     l1: float = 5.0
     giou: float = 2.0
-    depth: float = 7.0
+    depth: float = 1.0
     foreground_weight: float = 7.0
     """Weight of the pixels in a ground-truth box in the depth loss; the others weigh 1 (paper eq. 1)."""
     identity: float = 1.0
@@ -202,11 +205,9 @@ class AugmentationSettings:
     contrast: float = 0.4
     saturation: float = 0.4
     hue: float = 0.2
-    shift: float = 0.06
-    """Step of the shifts that make a clip of a still image, as a share of its size."""
 
     def __post_init__(self) -> None:
-        _require_share(self, "flip", "crop", "brightness", "contrast", "saturation", "shift")
+        _require_share(self, "flip", "crop", "brightness", "contrast", "saturation")
         _require(0 <= self.hue <= 0.5, "hue must lie in 0..0.5")
         _require(bool(self.short_sides), "short_sides must name at least one size")
         _require(min(*self.short_sides, self.long_side, *self.crop_resize, *self.crop_sides) > 0, "sizes are above 0")
@@ -416,3 +417,267 @@ class Benchmark:
     def dataset_of(self, counterpart: str) -> str | None:
         """Our data set that stands for the paper's `counterpart`, or None."""
         return next((name for name, d in self.datasets.items() if d.counterpart == counterpart), None)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, ``DATASET/VARIANT/seed-N``; the variant `detector` is the detector alone (``DATASET/detector``)."""
+
+    dataset: str
+    variant: str
+    seed: int = 0
+
+    PATTERN: typing.ClassVar[re.Pattern[str]] = re.compile(r"([\w-]+)/([\w-]+)/seed-(\d+)")
+
+    @classmethod
+    def parse(cls, text: str) -> Run:
+        """Run of the name `text`.
+
+        Raises:
+            ParamsError: the name has another form.
+        """
+        match = cls.PATTERN.fullmatch(text.strip("/"))
+        if match:
+            return cls(match[1], match[2], int(match[3]))
+        raise ParamsError(f"run {text!r}: a run is named DATASET/VARIANT/seed-N, for example dance/full/seed-0")
+
+    def __str__(self) -> str:
+        return f"{self.dataset}/{self.variant}/seed-{self.seed}"
+
+
+class Params:
+    """params.yaml, read and checked.
+
+    Raises:
+        ParamsError: the file cannot be read, or a key or value in it is wrong; the message gives the key's path.
+    """
+
+    def __init__(self, path: Path, benchmark: str | None = None) -> None:
+        self.path = path
+        raw = _read_yaml(path)
+        _only_keys(raw, ("benchmark", "seeds", "benchmarks", "variants", "tables"), "", path)
+        _only_keys(raw, raw, "", path, needed=("benchmark", "benchmarks", "variants", "tables"))
+        self._benchmarks = _mapping(raw["benchmarks"], "benchmarks", path)
+        self.benchmark_names = tuple(self._benchmarks)
+        self._variants = {
+            name: _mapping(overrides or {}, f"variants.{name}", path)
+            for name, overrides in _mapping(raw["variants"], "variants", path).items()
+        }
+        chosen = benchmark or raw["benchmark"]
+        self.benchmark = self._benchmark(chosen, raw.get("seeds", [0]))
+        self.tables = {
+            name: _build(TableSettings, table, f"tables.{name}", path)
+            for name, table in _mapping(raw["tables"], "tables", path).items()
+        }
+        if DETECTOR in self._variants:
+            raise ParamsError(f"{path}: variants.{DETECTOR}: the name is taken by the detector alone; choose another")
+        for name in self.benchmark.variant_overrides:
+            if name not in self._variants:
+                raise ParamsError(
+                    f"{path}: benchmarks.{chosen}.variants.{name}: no such variant; there are {_listed(self._variants)}"
+                )
+        for dataset in self.benchmark.datasets:
+            for variant in self._variants:
+                self.settings(dataset, variant)
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Names of the variants."""
+        return tuple(self._variants)
+
+    def settings(self, dataset: str, variant: str) -> Settings:
+        """Settings of the runs of `variant` (or "detector") on `dataset`.
+
+        Raises:
+            ParamsError: no such data set or variant, or an impossible value.
+        """
+        data = self.benchmark.dataset(dataset)
+        overrides = [
+            (self.benchmark.settings, f"benchmarks.{self.benchmark.name}.settings"),
+            (data.overrides, f"benchmarks.{self.benchmark.name}.datasets.{dataset}.overrides"),
+        ]
+        if variant == DETECTOR:
+            overrides.append(({"spatial": {"enabled": False}}, DETECTOR))
+        else:
+            if variant not in self._variants:
+                raise ParamsError(f"variant {variant!r} is not in {self.path}; there are {_listed(self._variants)}")
+            overrides.append((self._variants[variant], f"variants.{variant}"))
+            if variant in self.benchmark.variant_overrides:
+                where = f"benchmarks.{self.benchmark.name}.variants.{variant}"
+                overrides.append((self.benchmark.variant_overrides[variant], where))
+        merged: dict[str, Any] = {}
+        for override, where in overrides:
+            expanded = _expand(override, where, self.path)
+            _build(Settings, expanded, where, self.path, validate=False)
+            merged = _merge(merged, expanded)
+        return _build(Settings, merged, f"{dataset}/{variant}", self.path)
+
+    def _benchmark(self, name: str, seeds: Any) -> Benchmark:
+        if name not in self._benchmarks:
+            raise ParamsError(f"{self.path}: benchmark: {name!r} is unknown; allowed: {_listed(self._benchmarks)}")
+        where = f"benchmarks.{name}"
+        raw = _mapping(self._benchmarks[name], where, self.path)
+        parent = raw.pop("inherits", None)
+        if parent is not None:
+            if parent not in self._benchmarks or parent == name:
+                raise ParamsError(f"{self.path}: {where}.inherits: {parent!r} is no other benchmark")
+            inherited = _mapping(self._benchmarks[parent], f"benchmarks.{parent}", self.path)
+            settings = _merge(
+                _expand(inherited.get("settings", {}), f"benchmarks.{parent}.settings", self.path),
+                _expand(raw.get("settings", {}), f"{where}.settings", self.path),
+            )
+            raw = {**inherited, **raw, "settings": settings}
+        allowed = ("note", "datasets", "settings", "seeds", "variants")
+        _only_keys(raw, allowed, where, self.path, needed=("note", "datasets", "settings"))
+        datasets = {
+            key: _build(DatasetSettings, value, f"{where}.datasets.{key}", self.path)
+            for key, value in _mapping(raw["datasets"], f"{where}.datasets", self.path).items()
+        }
+        for key, data in datasets.items():
+            start = data.detector_start
+            if start is not None and not start.endswith((".pt", ".pth")) and start not in datasets:
+                raise ParamsError(
+                    f"{self.path}: {where}.datasets.{key}.detector_start: {start!r} is neither a data set of the "
+                    f"benchmark nor a checkpoint (.pt, .pth)"
+                )
+        return Benchmark(
+            name=name,
+            note=_convert(str, raw["note"], f"{where}.note", self.path),
+            datasets=datasets,
+            settings=_mapping(raw["settings"], f"{where}.settings", self.path),
+            seeds=_convert(tuple[int, ...], raw.get("seeds", seeds), "seeds", self.path),
+            variant_overrides=_mapping(raw.get("variants", {}), f"{where}.variants", self.path),
+        )
+
+
+def settings_to_dict(settings: Any) -> dict[str, Any]:
+    """Settings as plain JSON-able values."""
+    return json.loads(json.dumps(dataclasses.asdict(settings)))
+
+
+def settings_from_dict(value: dict[str, Any], where: str = "settings") -> Settings:
+    """Settings that `settings_to_dict` wrote.
+
+    Raises:
+        ParamsError: a key or value does not fit.
+    """
+    return _build(Settings, value, where, Path("checkpoint"))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: no such file; run in the project's folder or give --params FILE") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise ParamsError(f"{path}:{line} is no valid YAML: {getattr(error, 'problem', error)}") from None
+    return _mapping(value, "the file", path)
+
+
+def _listed(names: typing.Iterable[Any]) -> str:
+    return ", ".join(str(name) for name in names)
+
+
+def _mapping(value: Any, where: str, path: Path) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ParamsError(f"{path}: {where}: expected names with values, got {value!r}")
+    return dict(value)
+
+
+def _only_keys(
+    raw: dict[str, Any], allowed: typing.Iterable[str], where: str, path: Path, needed: tuple[str, ...] = ()
+) -> None:
+    prefix = f"{where}." if where else ""
+    allowed = tuple(allowed)
+    for key in raw:
+        if key not in allowed:
+            raise ParamsError(f"{path}: {prefix}{key}: unknown key; allowed: {_listed(allowed)}")
+    for key in needed:
+        if key not in raw:
+            raise ParamsError(f"{path}: {prefix}{key}: missing")
+
+
+def _expand(overrides: Any, where: str, path: Path) -> dict[str, Any]:
+    """Nested form of overrides whose keys may be dotted."""
+    nested: dict[str, Any] = {}
+    for key, value in _mapping(overrides, where, path).items():
+        head, _, rest = key.partition(".")
+        if rest:
+            value = _expand({rest: value}, f"{where}.{head}", path)
+        elif isinstance(value, dict):
+            value = _expand(value, f"{where}.{head}", path)
+        nested = _merge(nested, {head: value})
+    return nested
+
+
+def _merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in override.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            value = _merge(merged[key], value)
+        merged[key] = value
+    return merged
+
+
+def _build(cls: type, value: Any, where: str, path: Path, validate: bool = True) -> Any:
+    """Dataclass `cls` from a mapping; without `validate` only its keys and types are checked."""
+    raw = _mapping(value, where, path)
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    needed = tuple(
+        name
+        for name, f in fields.items()
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    )
+    _only_keys(raw, fields, where, path, needed if validate else ())
+    converted = {}
+    for key, item in raw.items():
+        hint = hints[key]
+        if dataclasses.is_dataclass(hint):
+            converted[key] = _build(hint, item, f"{where}.{key}", path, validate)
+        else:
+            converted[key] = _convert(hint, item, f"{where}.{key}", path)
+    if not validate:
+        return None
+    try:
+        return cls(**converted)
+    except ValueError as error:
+        raise ParamsError(f"{path}: {where}: {error}") from None
+
+
+def _convert(hint: Any, value: Any, where: str, path: Path) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        inner = next(a for a in arguments if a is not type(None))
+        if dataclasses.is_dataclass(inner):
+            return _build(inner, value, where, path)
+        return _convert(inner, value, where, path)
+    if origin is Literal:
+        if value not in arguments:
+            raise ParamsError(f"{path}: {where}: {value!r} is not allowed; allowed: {_listed(arguments)}")
+        return value
+    if origin is tuple and isinstance(value, list | tuple):
+        variadic = len(arguments) == 2 and arguments[1] is Ellipsis
+        if not variadic and len(value) != len(arguments):
+            raise ParamsError(f"{path}: {where}: expected {len(arguments)} values, got {value!r}")
+        inner = [arguments[0]] * len(value) if variadic else list(arguments)
+        return tuple(_convert(h, v, f"{where}[{i}]", path) for i, (h, v) in enumerate(zip(inner, value, strict=True)))
+    if origin is dict and isinstance(value, dict):
+        return {
+            _convert(arguments[0], key, where, path): _convert(arguments[1], item, f"{where}.{key}", path)
+            for key, item in value.items()
+        }
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if hint is float and isinstance(value, str) and re.fullmatch(r"[+-]?\d+e[+-]?\d+", value, re.IGNORECASE):
+        raise ParamsError(f"{path}: {where}: YAML reads {value} as text; write {float(value):.1e} with a point")
+    if isinstance(hint, type) and isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
+        return value
+    name = getattr(hint, "__name__", str(hint))
+    raise ParamsError(f"{path}: {where}: expected {name}, got {value!r}")

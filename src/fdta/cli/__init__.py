@@ -1,0 +1,74 @@
+"""The command ``fdta``: one module a subcommand, loaded when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import sys
+from pathlib import Path
+
+from fdta.errors import InputError
+
+COMMANDS = {
+    "params": "show and check what params.yaml runs",
+    "data": "render or check data sets",
+    "depth": "make the pseudo depth of a training split",
+    "train": "train a detector or a variant of FDTA",
+    "track": "track every sequence of a folder",
+    "baseline": "run SORT, ByteTrack, OC-SORT or BoT-SORT on a run's detections",
+    "score": "score tracks against ground truth with TrackEval",
+    "similarity": "measure how alike the object embeddings of a run are",
+    "bench": "measure speed",
+    "tables": "write the paper's tables with our numbers beside them",
+    "mlflow": "send finished runs to MLflow",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code (2: bad input, told in one line)."""
+    parser = argparse.ArgumentParser(
+        prog="fdta",
+        description="From Detection to Association: multi-object tracking as a reproducible pipeline.",
+        epilog="`fdta COMMAND --help` tells more. The whole pipeline: snakemake --cores all results/tables.md",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    given = sys.argv[1:] if arguments is None else arguments
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(
+            name, help=summary, description=summary[0].upper() + summary[1:] + ".", formatter_class=_Formatter
+        )
+        if given and given[0] == name:
+            importlib.import_module(f"fdta.cli.{name}").add_arguments(command)
+    options = parser.parse_args(given)
+    try:
+        options.call(options)
+    except InputError as error:
+        print(f"fdta: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+            raise
+        place = error.filename or "the output folder"
+        print(f"fdta: {place}: {error.strerror}; free some room or choose another folder", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("fdta: stopped; what was finished is kept", file=sys.stderr)
+        return 130
+    return 0
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults in the help, and the description's own line breaks."""
+
+
+def add_params(parser: argparse.ArgumentParser) -> None:
+    """Options that choose the settings."""
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="settings file")
+    parser.add_argument("--benchmark", metavar="NAME", help="benchmark instead of the one that the file names")
+
+
+def add_compute(parser: argparse.ArgumentParser) -> None:
+    """Options of where to compute."""
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads of torch")

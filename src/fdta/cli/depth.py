@@ -1,0 +1,27 @@
+"""``fdta depth``: pseudo depth beside the frames."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fdta.cli import add_params
+from fdta.params import Params
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description += "\nWrites data/DATASET/SPLIT/SEQUENCE/depth/%08d.png: 8-bit, larger is nearer."
+    parser.add_argument("dataset", help="data set of the benchmark, for example dance")
+    parser.add_argument("split", help="train, val or test")
+    parser.add_argument("--root", type=Path, default=Path("data"), metavar="FOLDER", help="folder of all data sets")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON of seconds and bytes")
+    add_params(parser)
+    parser.set_defaults(call=_depth)
+
+
+def _depth(options: argparse.Namespace) -> None:
+    from fdta.depth.teacher import make_depth
+    from fdta.files import write_json
+
+    dataset = Params(options.params, options.benchmark).benchmark.dataset(options.dataset)
+    write_json(options.output, make_depth(options.root / options.dataset / options.split, dataset.teacher))

@@ -1,0 +1,54 @@
+"""``fdta params``: what params.yaml runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import yaml
+
+from fdta.cli import add_params
+from fdta.params import DETECTOR, Params, Run, settings_to_dict
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    check = actions.add_parser("check", help="check the file and print the data sets, runs and tables")
+    add_params(check)
+    check.set_defaults(call=_check)
+    show = actions.add_parser("show", help="print all settings of one run")
+    show.add_argument("run", help="DATASET/VARIANT/seed-N, or DATASET/detector")
+    add_params(show)
+    show.set_defaults(call=_show)
+
+
+def _check(options: argparse.Namespace) -> None:
+    from fdta.report.tables import table_baselines, table_runs
+
+    params = Params(options.params, options.benchmark)
+    benchmark = params.benchmark
+    print(f"benchmark {benchmark.name}: {benchmark.note}")
+    print(f"seeds {', '.join(map(str, benchmark.seeds))}")
+    for name, dataset in benchmark.datasets.items():
+        splits = ", ".join(f"{split} {n}" for split, n in dataset.splits.items())
+        stands = f" (beside the paper's {dataset.counterpart})" if dataset.counterpart else ""
+        start = dataset.detector_start or "scratch"
+        print(f"data set {name}: {dataset.title}{stands}; sequences: {splits}; detector from {start}")
+    runs = table_runs(params)
+    print(f"{len(runs)} runs:")
+    for run in runs:
+        print(f"  {run}")
+    baselines = table_baselines(params)
+    print(f"{len(baselines)} baseline runs:")
+    for run in baselines:
+        print(f"  {run}")
+    for name, table in params.tables.items():
+        print(f"{name}: {table.title} ({table.dataset}): {', '.join(table.rows.values())}")
+
+
+def _show(options: argparse.Namespace) -> None:
+    params = Params(options.params, options.benchmark)
+    dataset, _, rest = options.run.partition("/")
+    variant = rest if rest == DETECTOR else Run.parse(options.run).variant
+    settings = settings_to_dict(params.settings(dataset, variant))
+    print(yaml.safe_dump(json.loads(json.dumps(settings)), sort_keys=False), end="")

@@ -1,0 +1,122 @@
+"""One random change for a whole clip, image, depth and boxes alike (MODEL.md, Training)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from fdta.data.images import resized_size
+from fdta.params import AugmentationSettings
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame with its ground truth."""
+
+    image: np.ndarray
+    """(H, W, 3) uint8 RGB."""
+    depth: np.ndarray | None
+    """(H, W) uint8, larger is nearer."""
+    boxes_xyxy: np.ndarray
+    """(n, 4) pixels."""
+    identities: np.ndarray
+    """(n,) int64."""
+
+    def select(self, keep: np.ndarray) -> Frame:
+        """The frame with the objects that `keep` (n,) bool names."""
+        return replace(self, boxes_xyxy=self.boxes_xyxy[keep], identities=self.identities[keep])
+
+
+Change = Callable[[Frame], Frame]
+
+
+def resize(frame: Frame, width: int, height: int) -> Frame:
+    """`frame` at width x height pixels."""
+    old_height, old_width = frame.image.shape[:2]
+    if (old_width, old_height) == (width, height):
+        return frame
+    method = cv2.INTER_AREA if width * height < old_width * old_height else cv2.INTER_LINEAR
+    scale = np.array([width / old_width, height / old_height] * 2)
+    return replace(
+        frame,
+        image=cv2.resize(frame.image, (width, height), interpolation=method),
+        depth=None if frame.depth is None else cv2.resize(frame.depth, (width, height), interpolation=method),
+        boxes_xyxy=frame.boxes_xyxy * scale,
+    )
+
+
+def flip(frame: Frame) -> Frame:
+    """`frame` mirrored left to right."""
+    width = frame.image.shape[1]
+    boxes = frame.boxes_xyxy
+    return replace(
+        frame,
+        image=frame.image[:, ::-1],
+        depth=None if frame.depth is None else frame.depth[:, ::-1],
+        boxes_xyxy=np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1),
+    )
+
+
+def crop(frame: Frame, left: int, top: int, width: int, height: int) -> Frame:
+    """The given part of `frame`; boxes are cut at its border, and those that leave it are dropped."""
+    part = (slice(top, top + height), slice(left, left + width))
+    boxes = frame.boxes_xyxy - np.array([left, top, left, top])
+    boxes = np.clip(boxes, 0, np.array([width, height, width, height]))
+    inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    depth = None if frame.depth is None else frame.depth[part]
+    return Frame(frame.image[part], depth, boxes, frame.identities).select(inside)
+
+
+def jitter(frame: Frame, brightness: float, contrast: float, saturation: float, hue: float) -> Frame:
+    """`frame` with its colours scaled by the first three factors and its hue turned by `hue` (-0.5..0.5 of a turn)."""
+    image = frame.image.astype(np.float32) * brightness
+    image = (image - image.mean()) * contrast + image.mean()
+    grey = image @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    image = (image - grey[..., None]) * saturation + grey[..., None]
+    image = np.clip(image, 0, 255).astype(np.uint8)
+    if hue:
+        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+        hsv[..., 0] += np.uint8(round(hue * 256) % 256)
+        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
+    return replace(frame, image=image)
+
+
+def draw_augmentation(
+    settings: AugmentationSettings, width: int, height: int, generator: np.random.Generator
+) -> list[Change]:
+    """Draw one augmentation for a clip of width x height pixels: the changes to apply to each of its frames in turn."""
+    changes: list[Change] = []
+    if generator.random() < settings.flip:
+        changes.append(flip)
+    if generator.random() < settings.crop:
+        short = int(generator.choice(settings.crop_resize))
+        width, height = resized_size(width, height, short, 2**31)
+        smallest, largest = settings.crop_sides
+        part_width = int(generator.integers(min(smallest, width), min(largest, width) + 1))
+        part_height = int(generator.integers(min(smallest, height), min(largest, height) + 1))
+        left = int(generator.integers(0, width - part_width + 1))
+        top = int(generator.integers(0, height - part_height + 1))
+        changes.append(_resize_to(width, height))
+        changes.append(_crop_to(left, top, part_width, part_height))
+        width, height = part_width, part_height
+    short = int(generator.choice(settings.short_sides))
+    changes.append(_resize_to(*resized_size(width, height, short, settings.long_side)))
+    factors = [
+        float(generator.uniform(1 - spread, 1 + spread))
+        for spread in (settings.brightness, settings.contrast, settings.saturation)
+    ]
+    turn = float(generator.uniform(-settings.hue, settings.hue))
+    if any(factor != 1 for factor in factors) or turn:
+        changes.append(lambda frame: jitter(frame, *factors, turn))
+    return changes
+
+
+def _resize_to(width: int, height: int) -> Change:
+    return lambda frame: resize(frame, width, height)
+
+
+def _crop_to(left: int, top: int, width: int, height: int) -> Change:
+    return lambda frame: crop(frame, left, top, width, height)

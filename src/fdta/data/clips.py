@@ -1,0 +1,184 @@
+"""Training samples: clips of a data set's sequences, each frame with boxes, identities and depth."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fdta.data.augmentation import Frame, draw_augmentation
+from fdta.data.images import to_tensor
+from fdta.data.motchallenge import Sequence, read_split
+from fdta.data.targets import Targets
+from fdta.errors import InputError
+from fdta.params import Settings
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """Clips of T frames each; the B * T frames of a batch follow one another clip by clip."""
+
+    images: Tensor
+    """(B * T, 3, H, W) float32, normalized, zero where padded."""
+    padding: Tensor
+    """(B * T, H, W) bool, True where padded."""
+    depth: Tensor | None
+    """(B * T, H, W) uint8, larger is nearer."""
+    targets: list[Targets]
+    clips: int
+
+    def to(self, device: torch.device) -> ClipBatch:
+        """The batch on `device`."""
+        return ClipBatch(
+            self.images.to(device, non_blocking=True),
+            self.padding.to(device, non_blocking=True),
+            None if self.depth is None else self.depth.to(device, non_blocking=True),
+            [target.to(device) for target in self.targets],
+            self.clips,
+        )
+
+
+class ClipSampler:
+    """Draws the clips of training: each is (sequence index, frames from 1).
+
+    A clip has `length` frames at one step drawn from `intervals`, as far as its sequence is long enough (MODEL.md,
+    Training). The draw depends on seed, epoch and position alone, so that a resumed training sees the same clips.
+    """
+
+    def __init__(
+        self, frames: list[int], length: int, intervals: tuple[int, int], clips_per_epoch: int | None, seed: int
+    ) -> None:
+        self.frames, self.length, self.intervals, self.seed = frames, length, intervals, seed
+        starts = [max(0, n - (length - 1) * intervals[0]) for n in frames]
+        self._starts = np.array([(s, f + 1) for s, n in enumerate(starts) for f in range(n)])
+        self.clips = clips_per_epoch or len(self._starts)
+
+    def epoch(self, epoch: int) -> list[tuple[int, tuple[int, ...]]]:
+        """Clips of one epoch, in order."""
+        generator = np.random.default_rng([self.seed, epoch])
+        rounds = -(-self.clips // len(self._starts))
+        chosen = np.concatenate([generator.permutation(len(self._starts)) for _ in range(rounds)])[: self.clips]
+        clips = []
+        for sequence, start in self._starts[chosen]:
+            widest = self.intervals[1]
+            if self.length > 1:
+                widest = min(widest, (self.frames[sequence] - start) // (self.length - 1))
+            step = int(generator.integers(self.intervals[0], max(widest, self.intervals[0]) + 1))
+            clips.append((int(sequence), tuple(int(start) + step * i for i in range(self.length))))
+        return clips
+
+
+class ClipDataset:
+    """Reads and augments clips of the splits of one data set.
+
+    Raises:
+        InputError: a split cannot be read, no sequence is long enough for a clip, or depth or attributes are missing.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        splits: tuple[str, ...],
+        settings: Settings,
+        length: int,
+        with_depth: bool,
+        with_attributes: bool,
+        clips_per_epoch: int | None,
+        seed: int,
+    ) -> None:
+        self.settings, self.seed, self.with_depth = settings, seed, with_depth
+        self.sequences = [s for split in splits for s in read_split(folder / split)]
+        shortest = (length - 1) * settings.clip.intervals[0] + 1
+        self.sequences = [s for s in self.sequences if s.frames >= shortest]
+        if not self.sequences:
+            raise InputError(
+                f"{folder}: no sequence has the {shortest} frames of a clip; lower history or clip.intervals"
+            )
+        self.truth = [_truth(s) for s in self.sequences]
+        self.attributes = [_attributes(s) for s in self.sequences] if with_attributes else None
+        self.sampler = ClipSampler(
+            [s.frames for s in self.sequences], length, settings.clip.intervals, clips_per_epoch, seed
+        )
+
+    def clip(self, epoch: int, position: int, sequence: int, frames: tuple[int, ...]) -> ClipBatch:
+        """Clip number `position` of an epoch as a batch of one, augmented."""
+        generator = np.random.default_rng([self.seed, epoch, position])
+        source = self.sequences[sequence]
+        changes = draw_augmentation(self.settings.augmentation, source.width, source.height, generator)
+        images, depths, targets = [], [], []
+        for number in frames:
+            boxes, identities = self.truth[sequence][number]
+            frame = Frame(
+                source.image(number), source.depth(number) if self.with_depth else None, boxes, identities
+            )
+            for change in changes:
+                frame = change(frame)
+            images.append(to_tensor(frame.image))
+            if frame.depth is not None:
+                depths.append(torch.from_numpy(np.ascontiguousarray(frame.depth)))
+            targets.append(self._targets(sequence, frame))
+        stacked = torch.stack(images)
+        padding = torch.zeros(stacked.shape[0], *stacked.shape[2:], dtype=torch.bool)
+        return ClipBatch(stacked, padding, torch.stack(depths) if depths else None, targets, 1)
+
+    def _targets(self, sequence: int, frame: Frame) -> Targets:
+        height, width = frame.image.shape[:2]
+        x1, y1, x2, y2 = (frame.boxes_xyxy / np.array([width, height, width, height])).T
+        boxes = np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], axis=1).astype(np.float32)
+        attributes = None
+        if self.attributes is not None:
+            attributes = torch.from_numpy(self.attributes[sequence][frame.identities])
+        return Targets(torch.from_numpy(boxes), torch.from_numpy(frame.identities), attributes)
+
+
+def collate(clips: list[ClipBatch]) -> ClipBatch:
+    """One batch of several, padded to the largest image. Identities of different clips stay apart."""
+    height = max(c.images.shape[2] for c in clips)
+    width = max(c.images.shape[3] for c in clips)
+    total = sum(len(c.targets) for c in clips)
+    images = torch.zeros(total, 3, height, width)
+    padding = torch.ones(total, height, width, dtype=torch.bool)
+    depth = torch.zeros(total, height, width, dtype=torch.uint8) if clips[0].depth is not None else None
+    targets: list[Targets] = []
+    offset = 0
+    for clip in clips:
+        place = slice(len(targets), len(targets) + len(clip.targets))
+        h, w = clip.images.shape[2:]
+        images[place, :, :h, :w] = clip.images
+        padding[place, :h, :w] = False
+        if depth is not None:
+            depth[place, :h, :w] = clip.depth
+        highest = max((int(t.identities.max()) for t in clip.targets if len(t.identities)), default=-1)
+        targets += [Targets(t.boxes_cxcywh, t.identities + offset, t.attributes) for t in clip.targets]
+        offset += highest + 1
+    return ClipBatch(images, padding, depth, targets, len(clips))
+
+
+def _truth(sequence: Sequence) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Per frame (index 0 unused): boxes_xyxy (n, 4) within the image, identities (n,)."""
+    rows = sequence.ground_truth()
+    boxes = rows.boxes_xywh.copy()
+    boxes[:, 2:] += boxes[:, :2]
+    boxes = np.clip(boxes, 0, np.array([sequence.width, sequence.height] * 2))
+    inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    truth = []
+    for frame in range(sequence.frames + 1):
+        here = inside & (rows.frames == frame)
+        truth.append((boxes[here], rows.identities[here]))
+    return truth
+
+
+def _attributes(sequence: Sequence) -> np.ndarray:
+    """(largest identity + 1, A) int64, class of each attribute."""
+    path = sequence.folder / "attributes.json"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; set loss.attributes to 0 for data without appearance attributes")
+    known = {int(identity): classes for identity, classes in json.loads(path.read_text()).items()}
+    table = np.full((max(known) + 1, len(ATTRIBUTES)), UNKNOWN, np.int64)
+    for identity, classes in known.items():
+        table[identity] = [classes.get(name, UNKNOWN) for name in ATTRIBUTES]
+    return table

@@ -1,0 +1,163 @@
+"""Tracking scores: TrackEval's own metric classes on our reading of the files."""
+
+from __future__ import annotations
+
+import configparser
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fdta.data.motchallenge import Boxes, read_boxes
+from fdta.errors import InputError
+
+COMBINED = "combined"
+"""Name of the entry over all sequences; the others have the names of their sequences."""
+PERCENTAGES = {
+    "HOTA": ("HOTA", "DetA", "AssA", "DetRe", "DetPr", "AssRe", "AssPr", "LocA"),
+    "CLEAR": ("MOTA", "MOTP"),
+    "Identity": ("IDF1", "IDR", "IDP"),
+}
+COUNTS = {
+    "CLEAR": ("IDSW", "CLR_TP", "CLR_FP", "CLR_FN", "Frag", "MT", "PT", "ML"),
+    "Identity": ("IDTP", "IDFP", "IDFN"),
+    "Count": ("Dets", "GT_Dets", "IDs", "GT_IDs"),
+}
+
+
+def score(ground_truth: Path, tracks: Path, sequences: list[str] | None = None) -> dict[str, dict[str, float]]:
+    """Scores of `tracks` per sequence, and over all of them as the entry `COMBINED`.
+
+    The HOTA family is averaged over its 19 thresholds; CLEAR and Identity match at an IoU of 0.5. As in TrackEval,
+    ground-truth rows whose 7th column is 0 are left out; classes are not looked at. "Combined" is TrackEval's: counts
+    are summed and ratios taken over the sums, so it is no mean over sequences.
+
+    Args:
+        ground_truth: folder of SEQUENCE/gt/gt.txt and, where it exists, SEQUENCE/seqinfo.ini; without the latter a
+            sequence ends with its last ground-truth frame.
+        tracks: folder of SEQUENCE.txt.
+        sequences: names of the sequences to score; None: every one with ground truth.
+
+    Returns:
+        For each sequence in the order of their names, then for `COMBINED`: `PERCENTAGES` in per cent (MOTA may be
+        negative) and `COUNTS`, under TrackEval's names.
+
+    Raises:
+        InputError: a folder or file is missing, a line is malformed, a frame lies outside the sequence, or one frame
+            has an identity twice.
+    """
+    from trackeval import metrics
+
+    ground_truth, tracks = Path(ground_truth), Path(tracks)
+    for folder, what in ((ground_truth, "ground truth"), (tracks, "tracks")):
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder; it should hold the {what}")
+    names = sorted(sequences) if sequences is not None else _sequences(ground_truth)
+    if not names:
+        raise InputError(f"{ground_truth}: no sequence to score; expected SEQUENCE/gt/gt.txt")
+    quiet = {"PRINT_CONFIG": False}
+    judges = {
+        "HOTA": metrics.HOTA(),
+        "CLEAR": metrics.CLEAR(quiet),
+        "Identity": metrics.Identity(quiet),
+        "Count": metrics.Count(),
+    }
+    results: dict[str, dict[str, Any]] = {metric: {} for metric in judges}
+    for name in names:
+        data = _sequence_data(ground_truth / name, tracks / f"{name}.txt")
+        for metric, judge in judges.items():
+            results[metric][name] = judge.eval_sequence(data)
+    scores = {name: _summary({metric: results[metric][name] for metric in judges}) for name in names}
+    scores[COMBINED] = _summary({metric: judge.combine_sequences(results[metric]) for metric, judge in judges.items()})
+    return scores
+
+
+def paired_difference(
+    scores_a: Mapping[str, Mapping[str, float]], scores_b: Mapping[str, Mapping[str, float]], metric: str
+) -> tuple[float, float]:
+    """Mean over sequences of `metric` in `scores_b` minus `scores_a`, and the standard error of that mean.
+
+    Every sequence counts alike, so the mean is not the difference of the combined scores, in which long and crowded
+    sequences count for more. The standard error speaks of the choice of sequences, not of the training's randomness.
+
+    Args:
+        scores_a, scores_b: results of `score` on the same sequences.
+        metric: name of a score.
+
+    Raises:
+        InputError: the sequences differ, or there are fewer than two.
+    """
+    names = sorted(set(scores_a) - {COMBINED})
+    if names != sorted(set(scores_b) - {COMBINED}):
+        different = ", ".join(sorted(set(scores_a) ^ set(scores_b)))
+        raise InputError(f"scores of different sequences cannot be paired: {different} stand in one of the two only")
+    if len(names) < 2:
+        raise InputError(f"{len(names)} sequence is too few for a standard error; score at least two")
+    differences = np.array([scores_b[name][metric] - scores_a[name][metric] for name in names])
+    return float(differences.mean()), float(differences.std(ddof=1) / np.sqrt(len(names)))
+
+
+def _sequences(ground_truth: Path) -> list[str]:
+    return sorted(path.parent.parent.name for path in ground_truth.glob("*/gt/gt.txt"))
+
+
+def _sequence_data(folder: Path, track_file: Path) -> dict[str, Any]:
+    """What TrackEval's metrics take of one sequence: identities counted from 0, and IoU per frame."""
+    gt_file = folder / "gt" / "gt.txt"
+    for path, what in ((gt_file, "ground truth"), (track_file, "tracks")):
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; sequence {folder.name} has no {what}")
+    frames = _length(folder / "seqinfo.ini")
+    truth = read_boxes(gt_file, frames)
+    if frames is None:
+        frames = int(truth.frames.max(initial=0))
+    found = read_boxes(track_file, frames)
+    truth_ids, truth_boxes, truth_identities = _by_frame(truth, frames, truth.scores.astype(int) != 0)
+    found_ids, found_boxes, found_identities = _by_frame(found, frames, np.ones(len(found.frames), dtype=bool))
+    return {
+        "gt_ids": truth_ids,
+        "tracker_ids": found_ids,
+        "similarity_scores": [_iou(a, b) for a, b in zip(truth_boxes, found_boxes, strict=True)],
+        "num_gt_dets": sum(map(len, truth_ids)),
+        "num_tracker_dets": sum(map(len, found_ids)),
+        "num_gt_ids": truth_identities,
+        "num_tracker_ids": found_identities,
+        "num_timesteps": frames,
+    }
+
+
+def _length(seqinfo: Path) -> int | None:
+    """Frames of the sequence, or None without a seqinfo.ini."""
+    if not seqinfo.is_file():
+        return None
+    parser = configparser.ConfigParser()
+    try:
+        parser.read(seqinfo)
+        return parser.getint("Sequence", "seqLength")
+    except (configparser.Error, ValueError, UnicodeDecodeError):
+        raise InputError(f"{seqinfo}: [Sequence] seqLength is missing or no whole number") from None
+
+
+def _by_frame(boxes: Boxes, frames: int, keep: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray], int]:
+    """Identity indices and boxes of each frame, and how many identities there are."""
+    identities, indices = np.unique(boxes.identities[keep], return_inverse=True)
+    starts = np.searchsorted(boxes.frames[keep], np.arange(2, frames + 1))
+    return np.split(indices, starts), np.split(boxes.boxes_xywh[keep], starts), len(identities)
+
+
+def _iou(first_xywh: np.ndarray, second_xywh: np.ndarray) -> np.ndarray:
+    """(n,4) and (m,4) -> (n,m); 0 where a box has no area."""
+    corners = [np.hstack((boxes[:, :2], boxes[:, :2] + boxes[:, 2:])) for boxes in (first_xywh, second_xywh)]
+    first, second = corners[0][:, None], corners[1][None]
+    sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
+    intersection = sides.clip(min=0).prod(axis=-1)
+    first_area, second_area = ((boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) for boxes in (first, second))
+    union = first_area + second_area - intersection
+    return np.divide(intersection, union, out=np.zeros_like(union), where=(first_area > 0) & (second_area > 0))
+
+
+def _summary(results: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    percentages = {name: 100 * float(np.mean(results[m][name])) for m, names in PERCENTAGES.items() for name in names}
+    counts = {name: int(results[m][name]) for m, names in COUNTS.items() for name in names}
+    return percentages | counts

@@ -1,0 +1,20 @@
+"""Loss of the ID decoder (MODEL.md, Trajectory features and ID decoder)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORED = -100
+"""Target of what the ID loss leaves out: objects that are missing, and the first frame of a clip."""
+
+
+def association_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of the ID labels, mean over the valid objects: a scalar, 0 if there are none.
+
+    Args:
+        logits: (..., K + 1).
+        labels: (...) long, in 0..K (K is newborn), or `IGNORED`.
+    """
+    losses = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+    return losses / (labels != IGNORED).sum().clamp(min=1)

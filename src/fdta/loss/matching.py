@@ -1,0 +1,78 @@
+"""Hungarian matching of predictions and ground truth, frame by frame (MODEL.md, Detector)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from fdta.data.targets import Targets
+from fdta.loss.boxes import cxcywh_to_xyxy, pairwise_giou
+from fdta.params import LossSettings
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Pairs of a prediction and an object of the same frame, for all frames of a batch together: three (n,) long.
+
+    In a frame, each object has one query and no query has two objects; if objects outnumber queries, some have none.
+    """
+
+    frames: Tensor
+    """Index of the frame in the batch, ascending."""
+    queries: Tensor
+    """Index of the query: ``logits[frames, queries]`` are the matched predictions."""
+    targets: Tensor
+    """Index of the object among those of *all* frames one after the other: into ``torch.cat([t.x for t in targets])``,
+    which hence pairs up with ``logits[frames, queries]`` without a loop over frames."""
+
+
+@torch.no_grad()
+def match(logits: Tensor, boxes_cxcywh: Tensor, targets: Sequence[Targets], settings: LossSettings) -> Matching:
+    """Match the predictions of one decoder layer to the ground truth at the least total cost per frame.
+
+    The cost of a pair is the change of the focal loss if the query is an object instead of none, plus L1 distance,
+    minus generalized IoU, with the weights of the losses.
+
+    Args:
+        logits: (B, Q, C).
+        boxes_cxcywh: (B, Q, 4) in 0..1, see `Targets`.
+        targets: B frames.
+        settings: weights and focal parameters.
+
+    Raises:
+        FloatingPointError: a cost is not finite.
+    """
+    counts = [len(frame.boxes_cxcywh) for frame in targets]
+    truth = pad_sequence([frame.boxes_cxcywh for frame in targets], batch_first=True)
+    alpha, gamma = settings.focal_alpha, settings.focal_gamma
+    log_object, log_none = F.logsigmoid(logits[..., :1]), F.logsigmoid(-logits[..., :1])
+    as_object = -alpha * log_none.exp() ** gamma * log_object
+    as_none = -(1 - alpha) * log_object.exp() ** gamma * log_none
+    overlap = pairwise_giou(cxcywh_to_xyxy(boxes_cxcywh), cxcywh_to_xyxy(truth))
+    costs = (
+        settings.classification * (as_object - as_none)
+        + settings.l1 * torch.cdist(boxes_cxcywh, truth, p=1)
+        - settings.giou * overlap
+    )
+    # One transfer for the whole batch; the columns after the frame's own are padding.
+    by_frame = [frame[:, :n] for frame, n in zip(costs.cpu().double().numpy(), counts, strict=True)]
+    broken = [number for number, frame in enumerate(by_frame) if not np.isfinite(frame).all()]
+    if broken:
+        raise FloatingPointError(f"matching costs are not finite in frames {broken} of the batch: the model diverged")
+    pairs = [linear_sum_assignment(frame) for frame in by_frame]
+    offsets = np.cumsum([0, *counts[:-1]])
+    index = np.stack(
+        [
+            np.repeat(np.arange(len(pairs)), [len(queries) for queries, _ in pairs]),
+            np.concatenate([queries for queries, _ in pairs]),
+            np.concatenate([objects + offset for (_, objects), offset in zip(pairs, offsets, strict=True)]),
+        ]
+    )
+    return Matching(*torch.from_numpy(index).to(logits.device))

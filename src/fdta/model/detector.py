@@ -1,0 +1,285 @@
+"""Deformable DETR with iterative box refinement and depth attention (MODEL.md, Detector and Spatial Adapter)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fdta.model.backbone import ResNet
+from fdta.model.deformable_attention import DeformableAttention, Shapes
+from fdta.model.spatial_adapter import SpatialAdapter
+from fdta.params import BackboneSettings, DetectorSettings, SpatialSettings
+
+
+@dataclass
+class LayerOutput:
+    """Predictions of one decoder layer."""
+
+    logits: Tensor
+    """(B, Q, C) class logits."""
+    boxes_cxcywh: Tensor
+    """(B, Q, 4) in 0..1 of the image without its padding."""
+    embeddings: Tensor
+    """(B, Q, d)."""
+
+
+@dataclass
+class DetectorOutput(LayerOutput):
+    """Predictions of the last decoder layer, and what else the losses read."""
+
+    auxiliary: list[LayerOutput]
+    """Decoder layers 0..L-2."""
+    depth_logits: Tensor | None
+    """(B, D+1, h, w) at stride 8; None without the Spatial Adapter."""
+    depth: Tensor | None
+    """(B, h, w) expected depth at stride 8; None without the Spatial Adapter."""
+
+
+class DeformableDetector(nn.Module):
+    """Objects of single frames: class logits, boxes and object embeddings."""
+
+    def __init__(self, backbone: BackboneSettings, detector: DetectorSettings, spatial: SpatialSettings) -> None:
+        super().__init__()
+        width = detector.width
+        self.backbone = ResNet(backbone)
+        self.projections = nn.ModuleList()
+        for level in range(detector.levels):
+            width_in = self.backbone.widths[level] if level < 3 else self.backbone.widths[-1] if level == 3 else width
+            convolution = nn.Conv2d(width_in, width, 1) if level < 3 else nn.Conv2d(width_in, width, 3, 2, padding=1)
+            self.projections.append(nn.Sequential(convolution, nn.GroupNorm(detector.norm_groups, width)))
+        self.level_embedding = nn.Parameter(torch.randn(detector.levels, width))
+        self.encoder = nn.ModuleList(EncoderLayer(detector) for _ in range(detector.encoder_layers))
+        depth_placement = spatial.placement if spatial.enabled else "none"
+        self.decoder = nn.ModuleList(DecoderLayer(detector, depth_placement) for _ in range(detector.decoder_layers))
+        self.queries = nn.Parameter(torch.randn(detector.queries, 2 * width))
+        self.reference_points = nn.Linear(width, 2)
+        self.class_heads = nn.ModuleList(nn.Linear(width, detector.classes) for _ in self.decoder)
+        self.box_heads = nn.ModuleList(_box_head(width) for _ in self.decoder)
+        self.spatial_adapter = None
+        if spatial.enabled:
+            self.spatial_adapter = SpatialAdapter(width, detector.heads, detector.norm_groups, spatial)
+        self._initialize(detector)
+
+    def _initialize(self, settings: DetectorSettings) -> None:
+        for projection in self.projections:
+            nn.init.xavier_uniform_(projection[0].weight)
+            nn.init.zeros_(projection[0].bias)
+        for head in self.class_heads:
+            nn.init.constant_(head.bias, math.log(0.01 / 0.99))
+        # A box starts at its reference point, a little over a tenth of the image in width and height.
+        for head in self.box_heads:
+            nn.init.zeros_(head[-1].weight)
+            nn.init.zeros_(head[-1].bias)
+        nn.init.constant_(self.box_heads[0][-1].bias[2:], -2.0)
+        nn.init.xavier_uniform_(self.reference_points.weight)
+        nn.init.zeros_(self.reference_points.bias)
+        if settings.reference_initialization == "grid":
+            # The smallest change of the drawn positions that the linear layer maps to the grid.
+            with torch.no_grad():
+                position = self.queries[:, : settings.width]
+                change = torch.logit(_grid(settings.queries)) - self.reference_points(position)
+                position += change @ torch.linalg.pinv(self.reference_points.weight).T
+
+    def forward(self, images: Tensor, padding: Tensor) -> DetectorOutput:
+        """Detect the objects of each image.
+
+        Args:
+            images: (B, 3, H, W), normalized; zero where padded.
+            padding: (B, H, W), True on padding, which lies right of and below the image.
+        """
+        features = self.backbone(images)
+        maps = [projection(feature) for projection, feature in zip(self.projections, features, strict=False)]
+        for projection in self.projections[3:]:
+            maps.append(projection(features[-1] if len(maps) == 3 else maps[-1]))
+        shapes: Shapes = [tuple(m.shape[-2:]) for m in maps]
+        paddings = [_resize_mask(padding, shape) for shape in shapes]
+        positions = [sine_positions(p, self.level_embedding.shape[1]) for p in paddings]
+
+        depth = None
+        if self.spatial_adapter is not None:
+            depth = self.spatial_adapter(maps[:3], positions[0], paddings[0].flatten(1))
+
+        valid = torch.stack([_valid_share(p) for p in paddings], 1)
+        token_padding = torch.cat([p.flatten(1) for p in paddings], 1)
+        memory = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], 1)
+        token_positions = torch.cat([p + e for p, e in zip(positions, self.level_embedding, strict=True)], 1)
+        references = _cell_centers(shapes, valid)
+        for layer in self.encoder:
+            memory = layer(memory, token_positions, references, shapes, token_padding)
+        outputs = self._decode(memory, shapes, token_padding, valid, depth.memory if depth else None, paddings[0])
+        last = outputs[-1]
+        return DetectorOutput(
+            logits=last.logits,
+            boxes_cxcywh=last.boxes_cxcywh,
+            embeddings=last.embeddings,
+            auxiliary=outputs[:-1],
+            depth_logits=depth.logits if depth else None,
+            depth=depth.depth if depth else None,
+        )
+
+    def _decode(
+        self,
+        memory: Tensor,
+        shapes: Shapes,
+        padding: Tensor,
+        valid: Tensor,
+        depth_memory: Tensor | None,
+        depth_padding: Tensor,
+    ) -> list[LayerOutput]:
+        position, tokens = self.queries.expand(len(memory), -1, -1).chunk(2, -1)
+        references = self.reference_points(position).sigmoid()
+        outputs = []
+        for layer, class_head, box_head in zip(self.decoder, self.class_heads, self.box_heads, strict=True):
+            # Predictions are relative to the image, sampling to the padded batch.
+            scaled = references[:, :, None] * valid[:, None].repeat(1, 1, 1, references.shape[-1] // 2)
+            tokens = layer(tokens, position, scaled, memory, shapes, padding, depth_memory, depth_padding.flatten(1))
+            start = F.pad(torch.logit(references, eps=1e-5), (0, 4 - references.shape[-1]))
+            boxes_cxcywh = (box_head(tokens) + start).sigmoid()
+            outputs.append(LayerOutput(class_head(tokens), boxes_cxcywh, tokens))
+            references = boxes_cxcywh.detach()
+        return outputs
+
+
+class EncoderLayer(nn.Module):
+    """Deformable self-attention and feed-forward network, each with residual and layer norm."""
+
+    def __init__(self, settings: DetectorSettings) -> None:
+        super().__init__()
+        width = settings.width
+        self.attention = DeformableAttention(width, settings.heads, settings.levels, settings.encoder_points)
+        self.attention_norm = nn.LayerNorm(width)
+        self.feedforward = FeedForward(width, settings.feedforward, settings.dropout)
+        self.dropout = nn.Dropout(settings.dropout)
+
+    def forward(
+        self, tokens: Tensor, positions: Tensor, references: Tensor, shapes: Shapes, padding: Tensor | None
+    ) -> Tensor:
+        """Tokens (B, S, d) of all levels -> the same."""
+        attended = self.attention(tokens + positions, references, tokens, shapes, padding)
+        return self.feedforward(self.attention_norm(tokens + self.dropout(attended)))
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, deformable visual attention and feed-forward network, each with residual and layer norm.
+
+    The attention to depth comes `after` the visual attention, `between` self- and visual attention, `before` both, or
+    nowhere (`none`) (paper Tab. 9).
+    """
+
+    def __init__(self, settings: DetectorSettings, depth_placement: str) -> None:
+        super().__init__()
+        width = settings.width
+        self.depth_placement = depth_placement
+        self.self_attention = nn.MultiheadAttention(width, settings.heads, settings.dropout, batch_first=True)
+        self.self_norm = nn.LayerNorm(width)
+        self.visual_attention = DeformableAttention(width, settings.heads, settings.levels, settings.decoder_points)
+        self.visual_norm = nn.LayerNorm(width)
+        nn.init.xavier_uniform_(self.self_attention.out_proj.weight)
+        if depth_placement != "none":
+            self.depth_attention = nn.MultiheadAttention(width, settings.heads, settings.dropout, batch_first=True)
+            self.depth_norm = nn.LayerNorm(width)
+            # A detector trained without depth starts (but for one more layer norm) unchanged.
+            nn.init.zeros_(self.depth_attention.out_proj.weight)
+        self.feedforward = FeedForward(width, settings.feedforward, settings.dropout)
+        self.dropout = nn.Dropout(settings.dropout)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        references: Tensor,
+        memory: Tensor,
+        shapes: Shapes,
+        padding: Tensor | None,
+        depth_memory: Tensor | None,
+        depth_padding: Tensor | None,
+    ) -> Tensor:
+        """Tokens and positions (B, Q, d), references (B, Q, L, 2 or 4), memory (B, S, d), depth memory (B, s, d)."""
+        if self.depth_placement == "before":
+            tokens = self._attend_depth(tokens, depth_memory, depth_padding)
+        query = tokens + positions
+        attended, _ = self.self_attention(query, query, tokens, need_weights=False)
+        tokens = self.self_norm(tokens + self.dropout(attended))
+        if self.depth_placement == "between":
+            tokens = self._attend_depth(tokens, depth_memory, depth_padding)
+        attended = self.visual_attention(tokens + positions, references, memory, shapes, padding)
+        tokens = self.visual_norm(tokens + self.dropout(attended))
+        if self.depth_placement == "after":
+            tokens = self._attend_depth(tokens, depth_memory, depth_padding)
+        return self.feedforward(tokens)
+
+    def _attend_depth(self, tokens: Tensor, memory: Tensor, padding: Tensor | None) -> Tensor:
+        attended, _ = self.depth_attention(tokens, memory, memory, key_padding_mask=padding, need_weights=False)
+        return self.depth_norm(tokens + self.dropout(attended))
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with residual and layer norm. (..., d) -> (..., d)."""
+
+    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(width, hidden)
+        self.linear2 = nn.Linear(hidden, width)
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        nn.init.xavier_uniform_(self.linear1.weight)
+        nn.init.xavier_uniform_(self.linear2.weight)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        hidden = self.dropout(F.relu(self.linear1(tokens)))
+        return self.norm(tokens + self.dropout(self.linear2(hidden)))
+
+
+def sine_positions(padding: Tensor, width: int) -> Tensor:
+    """Sine positions (B, h*w, width) of the cells: rows first, columns second, in shares of the image times 2 pi.
+
+    Args:
+        padding: (B, h, w), True outside the image.
+        width: a multiple of 4.
+    """
+    inside = ~padding
+    rows = inside.cumsum(1, dtype=torch.float32)
+    columns = inside.cumsum(2, dtype=torch.float32)
+    rows = (rows - 0.5) / (rows[:, -1:] + 1e-6) * (2 * math.pi)
+    columns = (columns - 0.5) / (columns[:, :, -1:] + 1e-6) * (2 * math.pi)
+    frequencies = 10000 ** (-torch.arange(0, width // 2, 2, device=padding.device) / (width // 2))
+    angles = torch.stack([rows, columns], -1)[..., None] * frequencies
+    return torch.stack([angles.sin(), angles.cos()], -1).flatten(3).flatten(1, 2)
+
+
+def _box_head(width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 4))
+
+
+def _resize_mask(mask: Tensor, shape: tuple[int, int]) -> Tensor:
+    return F.interpolate(mask[:, None].float(), size=shape)[:, 0].bool()
+
+
+def _valid_share(padding: Tensor) -> Tensor:
+    """Shares (B, 2) of a level's width and height that the image fills."""
+    return torch.stack([(~padding[:, 0]).float().mean(1), (~padding[:, :, 0]).float().mean(1)], -1)
+
+
+def _cell_centers(shapes: Shapes, valid: Tensor) -> Tensor:
+    """Centers (B, S, L, 2) of all levels' cells, as places in the image scaled to every (padded) level."""
+    centers = []
+    for level, (height, width) in enumerate(shapes):
+        y = (torch.arange(height, device=valid.device) + 0.5) / height
+        x = (torch.arange(width, device=valid.device) + 0.5) / width
+        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).flatten(0, 1)
+        centers.append(grid / valid[:, level, None])
+    return torch.cat(centers, 1)[:, :, None] * valid[:, None]
+
+
+def _grid(points: int) -> Tensor:
+    """Points (n, 2) spread over the unit square in rows of (nearly) equal number."""
+    index = torch.arange(points)
+    rows = math.isqrt(points)
+    row = index * rows // points
+    counts = row.bincount()
+    column = index - (counts.cumsum(0) - counts)[row]
+    return torch.stack([(column + 0.5) / counts[row], (row + 0.5) / rows], -1)

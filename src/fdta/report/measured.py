@@ -1,0 +1,102 @@
+"""What was measured: the files under the project's folder that tables and MLflow read, and where they came from."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from fdta.errors import InputError
+from fdta.params import Params, Run
+
+
+def scores_path(params: Params, root: Path, run: Run) -> Path:
+    """Scores of `run` on its data set's test split: sequence (and "combined") -> metric -> value in per cent."""
+    return root / "scores" / str(run) / f"{params.benchmark.dataset(run.dataset).test_split}.json"
+
+
+def similarity_path(params: Params, root: Path, run: Run) -> Path:
+    """Similarities between the object embeddings of `run` on its data set's test split."""
+    return scores_path(params, root, run).with_name(f"{params.benchmark.dataset(run.dataset).test_split}-similarity.json")
+
+
+def history_path(root: Path, run: Run) -> Path:
+    """Losses, times and validation scores of the training of `run`."""
+    return root / "models" / str(run) / "history.jsonl"
+
+
+def speed_path(root: Path, dataset: str) -> Path:
+    """Milliseconds a frame by component of the tracker."""
+    return root / "results" / "speed" / f"{dataset}.json"
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Content of `path`, or None where there is no such file.
+
+    Raises:
+        InputError: the file is no JSON object.
+    """
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise InputError(f"{path}: broken JSON ({error}); remove the file and make it anew") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a JSON object; remove the file and make it anew")
+    return value
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """Records of a training, in order; empty where there is no such file.
+
+    Raises:
+        InputError: a line is no JSON object; the message gives its number.
+    """
+    if not path.is_file():
+        return []
+    records = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict) or "kind" not in record:
+            raise InputError(f"{path}:{number}: no record of a training; remove the file and train again")
+        records.append(record)
+    return records
+
+
+def commit(root: Path) -> str:
+    """Commit that `root` stands on, "+ changes" where files differ from it; "unknown" outside git."""
+    command = ["git", "-C", str(root)]
+    try:
+        found = subprocess.run([*command, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
+        changed = subprocess.run([*command, "status", "--porcelain"], capture_output=True, text=True)
+    except OSError:
+        return "unknown"
+    if found.returncode:
+        return "unknown"
+    return found.stdout.strip() + (" + changes" if changed.stdout.strip() else "")
+
+
+def machine() -> str:
+    """Processor, memory, torch and GPU of this machine, in one line."""
+    import torch
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB, torch {metadata.version('torch')}, {gpu}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,91 @@
+"""The paper's own numbers (paper.yaml), and the rows of its tables that this project measures (params.yaml, `tables`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fdta.params import BASELINES, Params, ParamsError
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """One row of a table."""
+
+    label: str
+    group: str
+    """The paper's heading over it; empty where there is none."""
+    values: dict[str, float | None]
+    """Metric -> the paper's number; None: a dash, or a row that the paper does not have."""
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """One table of the paper."""
+
+    metrics: tuple[str, ...]
+    rows: dict[str, PaperRow]
+    """By the keys that params.yaml uses (``tables.TABLE.rows``), in the paper's order."""
+    references: dict[str, str]
+    """Row -> the row that its difference is taken to."""
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Paper:
+    """What the paper reports."""
+
+    tables: dict[str, PaperTable]
+    similarity_note: str
+    """What it says of Fig. 1, which has no table."""
+
+
+def read_paper(params: Params) -> Paper:
+    """The paper's tables, with the rows that `params` adds to them.
+
+    Raises:
+        ParamsError: ``tables`` of params.yaml names a table or row that does not exist, or measures a row by what is
+            neither a variant nor a baseline.
+    """
+    raw = yaml.safe_load(Path(__file__).with_name("paper.yaml").read_text())
+    for name, settings in params.tables.items():
+        if name not in raw["tables"]:
+            raise ParamsError(f"{params.path}: tables.{name}: the paper has no such table; it has {_listed(raw['tables'])}")
+        known = [key for group in raw["tables"][name]["groups"] for key in group["rows"]] + list(raw["measured_only"])
+        for key, measured_by in settings.rows.items():
+            where = f"{params.path}: tables.{name}.rows.{key}"
+            if key not in known:
+                raise ParamsError(f"{where}: the table has no such row; it has {_listed(known)}")
+            if measured_by not in (*params.variants, *BASELINES):
+                allowed = _listed((*params.variants, *BASELINES))
+                raise ParamsError(f"{where}: {measured_by!r} is neither a variant nor a baseline; there are {allowed}")
+    tables = {}
+    for name, table in raw["tables"].items():
+        wanted = params.tables[name].rows if name in params.tables else {}
+        tables[name] = _table(table, {key: label for key, label in raw["measured_only"].items() if key in wanted})
+    return Paper(tables, raw["similarity_note"])
+
+
+def _table(raw: dict[str, Any], added: dict[str, str]) -> PaperTable:
+    """Table from its YAML; `added` (key -> label) closes its first group, except for the rows that it has anyway."""
+    metrics = tuple(raw["metrics"])
+    rows: dict[str, PaperRow] = {}
+    in_paper = {key for group in raw["groups"] for key in group["rows"]}
+    for group in raw["groups"]:
+        title = group.get("title", "")
+        for key, row in group["rows"].items():
+            rows[key] = PaperRow(row["label"], title, dict(zip(metrics, row["values"], strict=True)))
+        for key, label in added.items():
+            if key not in in_paper and key not in rows:
+                rows[key] = PaperRow(label, title, dict.fromkeys(metrics))
+    reference = raw.get("reference", {})
+    if isinstance(reference, str):
+        reference = {key: reference for key in rows if key != reference}
+    return PaperTable(metrics, rows, reference, tuple(raw.get("notes", ())))
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(names)

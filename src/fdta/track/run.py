@@ -1,0 +1,66 @@
+"""A trained run on a folder of sequences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from fdta.errors import InputError
+from fdta.files import write_json
+from fdta.model.fdta import FDTA
+from fdta.params import Params, Run, Settings
+from fdta.track.sequence import track_split
+from fdta.model import checkpoint
+
+
+def load_run(
+    weights: str, root: Path, params: Path, benchmark: str | None, device: torch.device
+) -> tuple[FDTA, Settings, str]:
+    """Model, settings and name of a run or checkpoint file.
+
+    A run is tracked with the tracker settings of the params file, a checkpoint file with those it was trained with.
+
+    Args:
+        weights: ``DATASET/VARIANT/seed-N``, or the path of a checkpoint.
+        root: folder of models/.
+        params: settings file, read for runs only.
+        benchmark: of the settings file, or None for the one that it names.
+        device: where the model goes.
+
+    Raises:
+        InputError: no such checkpoint, or it is not of this model.
+    """
+    path = Path(weights)
+    if path.is_file():
+        state = checkpoint.load(path)
+        settings = checkpoint.load_settings(state, path)
+    else:
+        run = Run.parse(weights)
+        path = root / "models" / str(run) / "model.pt"
+        settings = Params(params, benchmark).settings(run.dataset, run.variant)
+        state = checkpoint.load(path)
+    if "run" not in state or state["run"].endswith("/detector"):
+        raise InputError(f"{path}: a detector alone cannot track; give a run such as dance/full/seed-0")
+    model = FDTA(settings)
+    checkpoint.fill(model, state["model"], path)
+    return model.to(device).eval(), settings, state["run"]
+
+
+def track_folder(
+    model: FDTA,
+    settings: Settings,
+    name: str,
+    folder: Path,
+    root: Path,
+    output: Path | None,
+    device: torch.device,
+) -> None:
+    """Track the sequences of `folder` to ``tracks/RUN/SPLIT`` and ``detections/RUN/SPLIT``, or to `output` instead.
+
+    ``summary.json`` beside the tracks is written last.
+    """
+    tracks = output or root / "tracks" / name / folder.name
+    detections = output / "detections" if output else root / "detections" / name / folder.name
+    track_split(model, folder, tracks, detections, settings, device)
+    write_json(tracks / "summary.json", {"run": name, "folder": str(folder), "assignment": settings.tracker.assignment})

@@ -1,0 +1,151 @@
+"""Whole sequences through detector and online tracker, to files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from fdta.data.images import resize, resized_size, to_tensor
+from fdta.data.motchallenge import Boxes, Sequence, read_split, write_boxes
+from fdta.files import whole_file
+from fdta.model.fdta import FDTA
+from fdta.params import Settings
+from fdta.track.tracker import OnlineTracker
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What the detector found in a sequence above `TrackerSettings.record_threshold`, frame by frame."""
+
+    frames: np.ndarray
+    """(n,) int32, from 1, rising."""
+    boxes_xyxy: np.ndarray
+    """(n, 4) float32, pixels of the original image."""
+    scores: np.ndarray
+    """(n,) float32, 0..1."""
+    embeddings: np.ndarray
+    """(n, d) float16, of the last decoder layer, before the adapters of the association."""
+
+
+def write_detections(path: Path, detections: Detections) -> None:
+    """Write `detections` to `path`, SEQUENCE.npz, whole or not at all; the arrays bear the names of the fields."""
+    with whole_file(path) as temporary:
+        np.savez(temporary, **vars(detections))
+
+
+def track_split(
+    model: FDTA,
+    folder: Path,
+    tracks_folder: Path,
+    detections_folder: Path,
+    settings: Settings,
+    device: torch.device,
+    resume: bool = False,
+) -> None:
+    """Track every sequence of a split, to ``tracks_folder/SEQUENCE.txt`` and ``detections_folder/SEQUENCE.npz``.
+
+    Args:
+        model: on `device`; put into evaluation mode.
+        folder: data/DATASET/SPLIT.
+        tracks_folder: where the tracks go, in MOTChallenge form.
+        detections_folder: where the detections go, as `write_detections` writes them.
+        settings: of the model.
+        device: of the model.
+        resume: leave sequences alone that have both files.
+
+    Raises:
+        InputError: the split or an image of it cannot be read.
+    """
+    sequences = tqdm(read_split(folder), unit="sequence", disable=None)  # None: only on a terminal
+    for sequence in sequences:
+        sequences.set_postfix_str(sequence.name)
+        tracks_path = tracks_folder / f"{sequence.name}.txt"
+        detections_path = detections_folder / f"{sequence.name}.npz"
+        if resume and tracks_path.is_file() and detections_path.is_file():
+            continue
+        tracks, detections = track_sequence(model, sequence, settings, device)
+        write_detections(detections_path, detections)
+        write_boxes(tracks_path, tracks)
+        if sequences.disable:
+            identities = len(np.unique(tracks.identities))
+            logger.info("%s: %d frames, %d tracks", sequence.name, sequence.frames, identities)
+
+
+@torch.inference_mode()
+def track_sequence(
+    model: FDTA, sequence: Sequence, settings: Settings, device: torch.device, chunk: int = 8
+) -> tuple[Boxes, Detections]:
+    """Tracks and detections of `sequence`, in pixels of its images; (0, 0) is their top left corner.
+
+    Images are in memory for at most two chunks at a time, whatever the length of the sequence.
+
+    Args:
+        model: on `device`; put into evaluation mode.
+        sequence: what to track.
+        settings: of the model.
+        device: of the model.
+        chunk: frames that go through the detector at once. Results do not depend on it (but for rounding).
+
+    Raises:
+        InputError: an image cannot be read.
+    """
+    model.eval()
+    tracker = OnlineTracker.from_model(model, settings)
+    scale = np.array([sequence.width, sequence.height] * 2)
+    tracks: list[tuple[np.ndarray, ...]] = []
+    detections: list[tuple[np.ndarray, ...]] = []
+    for frames, images in _chunks(sequence, settings, chunk):
+        images = images.to(device)
+        output = model.detector(images, torch.zeros_like(images[:, 0], dtype=torch.bool))
+        scores, boxes_cxcywh = output.logits.sigmoid().amax(dim=-1).cpu(), output.boxes_cxcywh.cpu()
+        recorded = scores > settings.tracker.record_threshold
+        detections.append(
+            (
+                frames[recorded.nonzero()[:, 0]],
+                _corners(boxes_cxcywh[recorded].numpy()) * scale,
+                scores[recorded].numpy(),
+                output.embeddings[recorded.to(device)].half().cpu().numpy(),
+            )
+        )
+        for frame, *detected in zip(frames, scores, boxes_cxcywh, output.embeddings, strict=True):
+            found = tracker.update(*detected)
+            boxes_xywh = _corners(found.boxes_cxcywh) * scale
+            boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
+            order = np.argsort(found.identities)
+            tracks.append((np.full(len(order), frame), found.identities[order], boxes_xywh[order], found.scores[order]))
+    frame, boxes_xyxy, score, embedding = map(np.concatenate, zip(*detections, strict=True))
+    found_detections = Detections(frame.astype(np.int32), boxes_xyxy.astype(np.float32), score, embedding)
+    frame, identity, boxes_xywh, score = map(np.concatenate, zip(*tracks, strict=True))
+    return Boxes(frame, identity, boxes_xywh, score.astype(np.float64)), found_detections
+
+
+def _chunks(sequence: Sequence, settings: Settings, chunk: int) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Frame numbers (n,) and images (n, 3, H, W) of at most `chunk` frames; a thread reads one chunk ahead."""
+    size = resized_size(sequence.width, sequence.height, settings.tracker.short_side, settings.tracker.long_side)
+
+    def read(frames: np.ndarray) -> tuple[np.ndarray, Tensor]:
+        return frames, torch.stack([to_tensor(resize(sequence.image(int(frame)), *size)) for frame in frames])
+
+    every = np.arange(1, sequence.frames + 1)
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        ahead = reader.submit(read, every[:chunk])
+        for first in range(chunk, sequence.frames, chunk):
+            ready, ahead = ahead, reader.submit(read, every[first : first + chunk])
+            yield ready.result()
+        yield ahead.result()
+
+
+def _corners(boxes_cxcywh: np.ndarray) -> np.ndarray:
+    """(n, 4) boxes as x1, y1, x2, y2, float64."""
+    center, half = boxes_cxcywh[:, :2].astype(np.float64), boxes_cxcywh[:, 2:] / 2
+    return np.concatenate((center - half, center + half), axis=1)

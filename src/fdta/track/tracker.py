@@ -1,0 +1,244 @@
+"""The online tracker: detections of one frame after the other get identities (MODEL.md, Online tracker).
+
+It knows embeddings, scores and normalized boxes, no images; `fdta.track.sequence` feeds it from a detector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from fdta.params import Settings, TrackerSettings
+
+if TYPE_CHECKING:
+    from fdta.model.fdta import FDTA
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """The tracked objects of one frame, in the order of its detections."""
+
+    identities: np.ndarray
+    """(n,) int64, numbered from 0 in the order of birth."""
+    boxes_cxcywh: np.ndarray
+    """(n, 4) as the detections had them: 0..1 of the image."""
+    scores: np.ndarray
+    """(n,) of the detections, 0..1."""
+
+
+class IDScores(Protocol):
+    """Tells which ID labels the objects of a frame may have."""
+
+    def __call__(
+        self,
+        history_features: Tensor,
+        history_missing: Tensor,
+        history_labels: Tensor,
+        history_times: Tensor,
+        current_features: Tensor,
+    ) -> Tensor:
+        """Logits of the K ID labels and, last, of "newborn".
+
+        Args:
+            history_features: (T, N, d) embeddings of N tracks in the T frames before this one, zero where missing.
+            history_missing: (T, N) bool, True where a track was not seen; never True in all T frames of a track.
+            history_labels: (N,) long, the label of each track, 0..K-1, rising.
+            history_times: (T,) long, 0..T-1. The current frame is at time T.
+            current_features: (M, d) embeddings of the current objects, M at least 1.
+
+        Returns:
+            (M, K + 1) logits.
+        """
+        ...
+
+
+class OnlineTracker:
+    """Tracks the objects of one sequence; K labels bound how many at a time.
+
+    Every track holds one of the K ID labels, and the history keeps one row a label. A track ends when it is missing in
+    all frames of the history, or when a newborn takes its label while it is missing.
+    """
+
+    def __init__(
+        self,
+        id_scores: IDScores,
+        labels: int,
+        width: int,
+        history: int,
+        settings: TrackerSettings,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Before the first frame.
+
+        Args:
+            id_scores: the label logits; on `device`.
+            labels: K, the number of ID labels.
+            width: d, the length of the embeddings.
+            history: `Settings.history`: the frames of a clip, of which the current one is the last, so that
+                ``history - 1`` frames are remembered; at least 2.
+            settings: thresholds and assignment.
+            device: where the embeddings are.
+        """
+        self.id_scores = id_scores
+        self.settings = settings
+        self.labels = labels
+        self._assign = ASSIGNMENTS[settings.assignment]
+        # Frame t (from 0) is in row t modulo `history - 1`.
+        self._features = torch.zeros(history - 1, labels, width, device=device)
+        self._missing = np.ones((history - 1, labels), dtype=bool)
+        self._frame = 0
+        self._queue = np.arange(labels)  # the labels, least recently used first
+        self._identities = np.zeros(labels, dtype=np.int64)
+        self._next_identity = 0
+
+    @classmethod
+    def from_model(cls, model: FDTA, settings: Settings) -> OnlineTracker:
+        """Tracker with the Temporal Adapter, trajectory features and ID decoder of `model`, on the model's device."""
+
+        def id_scores(features: Tensor, missing: Tensor, labels: Tensor, times: Tensor, current: Tensor) -> Tensor:
+            present = torch.zeros(current.shape[:1], dtype=torch.bool, device=current.device)
+            now = torch.full(current.shape[:1], len(times), device=current.device)
+            logits = model.id_logits(
+                features[None, None],
+                missing[None, None],
+                labels.expand(missing.shape)[None, None],
+                times[:, None].expand(missing.shape)[None, None],
+                current[None, None, None],
+                present[None, None, None],
+                now[None, None, None],
+            )
+            return logits[0, 0, 0]
+
+        device = next(model.parameters()).device
+        k, width = settings.association.labels, settings.detector.width
+        return cls(id_scores, k, width, settings.history, settings.tracker, device)
+
+    @torch.inference_mode()
+    def update(self, scores: Tensor, boxes_cxcywh: Tensor, embeddings: Tensor) -> Tracks:
+        """Track the objects of the next frame.
+
+        Detections above `detection_threshold` are assigned to tracks. Those that get none are born if above
+        `newborn_threshold`; each takes the least recently used label that no object of this frame holds. If these run
+        out, the surest newborns go first and the others wait, untracked, for a later frame.
+
+        Args:
+            scores: (Q,) of the detections, 0..1; best on the CPU, because assignment happens there.
+            boxes_cxcywh: (Q, 4), 0..1 of the image; likewise.
+            embeddings: (Q, d) object embeddings, on the tracker's device.
+        """
+        score, box = scores.numpy(force=True), boxes_cxcywh.numpy(force=True)
+        chosen = np.flatnonzero((score > self.settings.detection_threshold) & (box[:, 2:] > 0).all(axis=1))
+        score, box = score[chosen], box[chosen]
+        features = embeddings[self._on_device(chosen)]
+        labels = self._continued(features)
+        waiting = np.flatnonzero((labels == self.labels) & (score > self.settings.newborn_threshold))
+        labels = self._give_birth(labels, waiting, score)
+        tracked = np.flatnonzero(labels < self.labels)
+        labels = labels[tracked]
+        self._remember(labels, features[self._on_device(tracked)])
+        return Tracks(self._identities[labels], box[tracked], score[tracked])
+
+    def _continued(self, features: Tensor) -> np.ndarray:
+        """(M,) label of the track that each current object (M, d) continues, K where there is none."""
+        alive = ~self._missing.all(axis=0)
+        rows = np.flatnonzero(alive)
+        if not len(rows) or not len(features):
+            return np.full(len(features), self.labels)
+        length = min(self._frame, len(self._missing))
+        slots = np.arange(self._frame - length, self._frame) % len(self._missing)
+        place = slots[:, None], rows
+        logits = self.id_scores(
+            self._features[self._on_device(slots)[:, None], self._on_device(rows)],
+            self._on_device(self._missing[place]),
+            self._on_device(rows),
+            torch.arange(length, device=self._features.device),
+            features,
+        )
+        probabilities = logits.float().softmax(dim=-1).numpy(force=True)
+        return self._assign(probabilities, np.append(alive, False), self.settings.id_threshold)
+
+    def _give_birth(self, labels: np.ndarray, newborns: np.ndarray, score: np.ndarray) -> np.ndarray:
+        """`labels` (M,) with free labels for as many of `newborns` (indices into them) as there are."""
+        held = np.zeros(self.labels + 1, dtype=bool)
+        held[labels] = True
+        free = self._queue[~held[self._queue]]
+        if len(newborns) > len(free):
+            surest = np.argsort(-score[newborns], kind="stable")[: len(free)]
+            newborns = newborns[np.sort(surest)]
+        if not len(newborns):
+            return labels
+        taken = free[: len(newborns)]
+        self._features[:, self._on_device(taken)] = 0
+        self._missing[:, taken] = True
+        self._identities[taken] = self._next_identity + np.arange(len(taken))
+        self._next_identity += len(taken)
+        labels = labels.copy()
+        labels[newborns] = taken
+        return labels
+
+    def _remember(self, labels: np.ndarray, features: Tensor) -> None:
+        """Put the current frame into the history: `features` (n, d) of the tracks that hold `labels` (n,)."""
+        slot = self._frame % len(self._missing)
+        self._features[slot] = 0
+        self._features[slot, self._on_device(labels)] = features
+        self._missing[slot] = True
+        self._missing[slot, labels] = False
+        self._frame += 1
+        self._queue = np.concatenate((self._queue[self._missing[slot, self._queue]], labels))
+
+    def _on_device(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self._features.device)
+
+
+def object_max(probabilities: np.ndarray, alive: np.ndarray, threshold: float) -> np.ndarray:
+    """Each object takes its most probable label, if no other object claims it with more; the first of equals has it.
+
+    Args:
+        probabilities: (M, K + 1), M at least 1; the last column is "newborn".
+        alive: (K + 1,) bool, labels that have a track; the last is False.
+        threshold: smallest probability.
+
+    Returns:
+        (M,) int64 labels; K for objects that continue no track. A label appears at most once.
+    """
+    labels, best = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    surest_first = np.argsort(-best, kind="stable")
+    winners = surest_first[np.unique(labels[surest_first], return_index=True)[1]]
+    winners = winners[alive[labels[winners]] & (best[winners] >= threshold)]
+    result = np.full(len(labels), len(alive) - 1)
+    result[winners] = labels[winners]
+    return result
+
+
+def hungarian(probabilities: np.ndarray, alive: np.ndarray, threshold: float) -> np.ndarray:
+    """Largest sum of probabilities; any number of objects may be newborn. Arguments and result as `object_max`."""
+    objects = len(probabilities)
+    several_newborns = np.repeat(probabilities[:, -1:], objects - 1, axis=1)
+    _, columns = linear_sum_assignment(np.hstack((probabilities, several_newborns)), maximize=True)
+    return _continuing(np.minimum(columns, len(alive) - 1), probabilities, alive, threshold)
+
+
+def id_max(probabilities: np.ndarray, alive: np.ndarray, threshold: float) -> np.ndarray:
+    """Each label, "newborn" too, takes its most probable object; an object taken by several has the most probable.
+
+    Arguments and result as `object_max`.
+    """
+    objects = probabilities.argmax(axis=0)
+    surest_last = np.argsort(probabilities.max(axis=0), kind="stable")
+    labels = np.full(len(probabilities), len(alive) - 1)
+    labels[objects[surest_last]] = surest_last  # of several values for one object the last stays
+    return _continuing(labels, probabilities, alive, threshold)
+
+
+ASSIGNMENTS = {"object-max": object_max, "hungarian": hungarian, "id-max": id_max}
+
+
+def _continuing(labels: np.ndarray, probabilities: np.ndarray, alive: np.ndarray, threshold: float) -> np.ndarray:
+    """`labels` (M,), K where no track has the label or its probability is below `threshold`."""
+    probable = probabilities[np.arange(len(labels)), labels] >= threshold
+    return np.where(alive[labels] & probable, labels, len(alive) - 1)

@@ -1,0 +1,158 @@
+"""One training from params.yaml to a checkpoint: of a data set's detector, or of a variant on top of it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from fdta.data.clips import ClipDataset
+from fdta.data.motchallenge import read_split, write_boxes
+from fdta.data.render import ATTRIBUTES
+from fdta.evaluate.detection import average_precision
+from fdta.evaluate.score import COMBINED, score
+from fdta.loss.attributes import AttributeHeads
+from fdta.model.detector import DeformableDetector
+from fdta.model.fdta import FDTA
+from fdta.params import DETECTOR, Params, Run, Settings
+from fdta.track.sequence import read_images, track_sequence
+from fdta.model import checkpoint
+from fdta.train.loop import finish, fit
+from fdta.train.objectives import DetectorObjective, TrackerObjective
+
+DEPTH_PARTS = ("spatial_adapter", "depth_attention", "depth_norm")
+"""Parts of a detector that its start, trained without depth, does not have."""
+
+
+def train_detector(params: Params, dataset: str, root: Path, device: torch.device, workers: int) -> None:
+    """Train the detector of `dataset` alone, to ``models/DATASET/{detector.pt, detector-history.jsonl}``.
+
+    It starts from the data set's `detector_start`, and learns appearance attributes where `loss.attributes` is above 0.
+
+    Raises:
+        InputError: data or start cannot be read.
+    """
+    settings, data = params.settings(dataset, DETECTOR), params.benchmark.dataset(dataset)
+    folder = root / "models" / dataset
+    torch.manual_seed(0)
+    detector = DeformableDetector(settings.backbone, settings.detector, settings.spatial)
+    if data.detector_start is not None:
+        start = root / data.detector_start
+        if data.detector_start in params.benchmark.datasets:
+            start = root / "models" / data.detector_start / "detector.pt"
+        checkpoint.fill(detector, checkpoint.load(start)["model"], start)
+    model = nn.ModuleDict({"detector": detector})
+    with_attributes = settings.loss.attributes > 0
+    if with_attributes:
+        model["attribute_heads"] = AttributeHeads(
+            settings.detector.width, ATTRIBUTES, settings.detector.decoder_layers
+        )
+    model.to(device)
+    clips = ClipDataset(
+        root / "data" / dataset,
+        settings.training_splits,
+        settings,
+        length=1,
+        with_depth=False,
+        with_attributes=with_attributes,
+        clips_per_epoch=settings.detector_training.clips_per_epoch,
+        seed=0,
+    )
+    fit(
+        model,
+        DetectorObjective(model, settings),
+        clips,
+        settings.detector_training,
+        folder=folder,
+        name="detector-",
+        seed=0,
+        device=device,
+        workers=workers,
+        validate=_detector_validation(detector, settings, root / "data" / dataset / data.validation_split, device),
+    )
+    checkpoint.save_model(folder / "detector.pt", detector, settings, f"{dataset}/{DETECTOR}")
+    finish(folder, "detector-")
+
+
+def train_tracker(params: Params, run: Run, root: Path, device: torch.device, workers: int) -> None:
+    """Train one run, to ``models/RUN/{model.pt, history.jsonl}``. It starts from the data set's detector.
+
+    Raises:
+        InputError: data or detector cannot be read, or the detector does not fit the settings.
+    """
+    settings, data = params.settings(run.dataset, run.variant), params.benchmark.dataset(run.dataset)
+    folder = root / "models" / str(run)
+    torch.manual_seed(run.seed)
+    model = FDTA(settings)
+    start = root / "models" / run.dataset / "detector.pt"
+    checkpoint.fill(model.detector, checkpoint.load(start)["model"], start, new=DEPTH_PARTS)
+    model.to(device)
+    clips = ClipDataset(
+        root / "data" / run.dataset,
+        settings.training_splits,
+        settings,
+        length=settings.history,
+        with_depth=settings.spatial.enabled,
+        with_attributes=False,
+        clips_per_epoch=settings.training.clips_per_epoch,
+        seed=run.seed,
+    )
+    fit(
+        model,
+        TrackerObjective(model, settings),
+        clips,
+        settings.training,
+        folder=folder,
+        name="",
+        seed=run.seed,
+        device=device,
+        workers=workers,
+        validate=_tracker_validation(model, settings, root / "data" / run.dataset / data.validation_split, device),
+    )
+    checkpoint.save_model(folder / "model.pt", model, settings, str(run))
+    finish(folder, "")
+
+
+def _detector_validation(
+    detector: DeformableDetector, settings: Settings, folder: Path, device: torch.device
+) -> Callable[[], dict[str, float]]:
+    """AP50 on the first sequences of `folder`, every fourth frame."""
+
+    @torch.inference_mode()
+    def validate() -> dict[str, float]:
+        scores, boxes, truth = [], [], []
+        for sequence in read_split(folder)[: settings.detector_training.validate_sequences]:
+            rows = sequence.ground_truth()
+            scale = torch.tensor([sequence.width, sequence.height] * 2, dtype=torch.float32)
+            for frames in np.array_split(np.arange(1, sequence.frames + 1, 4), -(-sequence.frames // 32)):
+                images = read_images(sequence, frames, settings.tracker).to(device)
+                output = detector(images, torch.zeros_like(images[:, 0], dtype=torch.bool))
+                scores += list(output.logits.sigmoid().amax(-1).cpu())
+                boxes += list(output.boxes_cxcywh.cpu())
+                for frame in frames:
+                    box = torch.from_numpy(rows.boxes_xywh[rows.frames == frame]).float()
+                    truth.append(torch.cat([box[:, :2] + box[:, 2:] / 2, box[:, 2:]], 1) / scale)
+        return {"AP50": average_precision(scores, boxes, truth)}
+
+    return validate
+
+
+def _tracker_validation(
+    model: FDTA, settings: Settings, folder: Path, device: torch.device
+) -> Callable[[], dict[str, float]]:
+    """Tracking scores on the first sequences of `folder`."""
+
+    def validate() -> dict[str, float]:
+        sequences = read_split(folder)[: settings.training.validate_sequences]
+        with tempfile.TemporaryDirectory() as temporary:
+            for sequence in sequences:
+                tracks, _ = track_sequence(model, sequence, settings, device)
+                write_boxes(Path(temporary) / f"{sequence.name}.txt", tracks)
+            combined = score(folder, Path(temporary), [sequence.name for sequence in sequences])[COMBINED]
+        return {name: combined[name] for name in ("HOTA", "DetA", "AssA", "MOTA", "IDF1")}
+
+    return validate

@@ -1,0 +1,56 @@
+"""Weights and inputs that anyone can rebuild from a seed (tests/golden/README.md)."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+GOLDEN = Path(os.environ.get("FDTA_GOLDEN_DIR", Path(__file__).parent / "golden"))
+DRAWN_AS_IS = ("query_embed.weight", "level_embed", "depth_pos_embed.weight", "rel_pos_embeds")
+
+
+def names_and_shapes(configuration: str, part: str = "model") -> list[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of the published state dict of `configuration`; `part` is "model" or "criterion"."""
+    listed = json.loads((GOLDEN / f"state_dict_{configuration}.json").read_text())[part]
+    return [(name, tuple(shape)) for name, shape in listed]
+
+
+def seeded_state_dict(names_and_shapes: Iterable[tuple[str, Sequence[int]]], seed: int) -> dict[str, Tensor]:
+    """State dict of the given (published) names and shapes, in their order, filled by the rule of the golden numbers.
+
+    `depth_bin_values` keeps its constructed value and is left out. Tied tensors are not tied here: of several names of
+    one tensor, the last one's value counts.
+    """
+    return {
+        name: torch.from_numpy(_seeded_array(name, tuple(shape), seed))
+        for name, shape in names_and_shapes
+        if not name.endswith("depth_bin_values")
+    }
+
+
+def _seeded_array(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    a = rng.standard_normal(shape, dtype=np.float32)
+    if name.endswith("running_var"):
+        return np.float32(0.5) + np.float32(0.5) * np.abs(a)
+    if name.endswith(DRAWN_AS_IS):
+        return a
+    if len(shape) >= 2:
+        return (a / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+    if name.endswith(("bias", "running_mean")):
+        return np.float32(0.1) * a
+    return np.float32(1) + np.float32(0.1) * a
+
+
+def assert_close_to_golden(actual: Tensor, golden: np.ndarray, tolerance: float = 1e-4) -> None:
+    """Largest absolute difference at most `tolerance` standard deviations of the golden array."""
+    assert actual.shape == golden.shape
+    difference = np.abs(actual.detach().numpy().astype(np.float64) - golden).max()
+    assert difference <= tolerance * golden.std(), f"differs by {difference:.2e}, std {golden.std():.2e}"

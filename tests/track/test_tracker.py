@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from golden_weights import GOLDEN, names_and_shapes, seeded_state_dict
+from torch import Tensor
+
+from fdta.model.fdta import FDTA
+from fdta.model.weights import from_published
+from fdta.params import BackboneSettings, DetectorSettings, Settings, TrackerSettings
+from fdta.track.tracker import ASSIGNMENTS, OnlineTracker, Tracks
+
+torch.set_num_threads(1)
+
+
+def similarity(labels: int):
+    """Label logits of the golden trackers: cosine with the mean of a track's embeddings."""
+
+    def id_scores(features: Tensor, missing: Tensor, rows: Tensor, times: Tensor, current: Tensor) -> Tensor:
+        assert features.shape[:2] == missing.shape == (len(times), len(rows))
+        assert not missing.all(0).any() and (features[missing] == 0).all()
+        means = features.sum(0) / (~missing).sum(0)[:, None]
+        logits = torch.full((len(current), labels + 1), -10.0)
+        logits[:, -1] = 5
+        logits[:, rows] = 10 * torch.cosine_similarity(current[:, None], means[None], dim=-1)
+        return logits
+
+    return id_scores
+
+
+def golden_run(name: str) -> tuple[dict[str, Any], Settings]:
+    golden = dict(np.load(GOLDEN / f"tracker_{name}.npz"))
+    thresholds = json.loads(str(golden["thresholds"]))
+    tracker = TrackerSettings(
+        detection_threshold=thresholds["det_thresh"],
+        newborn_threshold=thresholds["newborn_thresh"],
+        id_threshold=thresholds["id_thresh"],
+        assignment=str(golden["protocol"]),
+    )
+    return golden, Settings(history=thresholds["miss_tolerance"], tracker=tracker)
+
+
+def assert_golden_tracks(tracker: OnlineTracker, golden: dict[str, Any]) -> None:
+    height, width = golden["image_hw"]
+    rows = []
+    frames = zip(golden["pred_logits"], golden["pred_boxes"], golden["embeddings"], strict=True)
+    for frame, (logits, boxes, embeddings) in enumerate(frames):
+        scores = torch.from_numpy(logits[:, 0]).sigmoid()
+        tracks = tracker.update(scores, torch.from_numpy(boxes), torch.from_numpy(embeddings).float())
+        center, size = np.split(tracks.boxes_cxcywh * np.array([width, height] * 2), 2, axis=1)
+        number = np.full(len(size), frame)
+        rows.append(np.column_stack((number, tracks.identities, center - size / 2, size, tracks.scores)))
+    found = np.concatenate(rows)
+    assert np.array_equal(found[:, :2], golden["tracks"][:, :2])
+    np.testing.assert_allclose(found[:, 2:6], golden["tracks"][:, 2:6], atol=1e-3, rtol=0)
+    np.testing.assert_allclose(found[:, 6], golden["tracks"][:, 6], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["object_max", "hungarian", "id_max", "crowded"])
+def test_tracks_are_the_published_ones_by_similarity(name: str) -> None:
+    golden, settings = golden_run(name)
+    labels = int(golden["num_id_vocabulary"])
+    tracker = OnlineTracker(similarity(labels), labels, 256, settings.history, settings.tracker)
+    assert_golden_tracks(tracker, golden)
+
+
+def test_tracks_are_the_published_ones_with_adapters_and_id_decoder() -> None:
+    golden, settings = golden_run("learned_ids")
+    small = DetectorSettings(encoder_layers=1, decoder_layers=1, queries=1)
+    model = FDTA(Settings(backbone=BackboneSettings(blocks=(1, 1, 1, 1)), detector=small)).eval()
+    association = [n for n in names_and_shapes("dancetrack") if not n[0].startswith("detr.")]
+    weights = from_published(seeded_state_dict(association, int(golden["seed"])))
+    absent = model.load_state_dict(weights, strict=False).missing_keys
+    assert all(name.startswith(("detector.", "identity_adapter.")) for name in absent)
+    assert_golden_tracks(OnlineTracker.from_model(model, settings), golden)
+
+
+def people(identities: list[int], score: float | list[float] = 0.9) -> tuple[Tensor, Tensor, Tensor]:
+    """Detections whose embeddings (one-hot of 16) tell the people apart."""
+    scores = torch.tensor(score if isinstance(score, list) else [score] * len(identities))
+    boxes = torch.full((len(identities), 4), 0.1)
+    boxes[:, 0] = torch.tensor(identities) / 16
+    return scores, boxes, torch.eye(16)[identities]
+
+
+def tracker_of_people(labels: int = 8, history: int = 4, **settings: Any) -> OnlineTracker:
+    return OnlineTracker(similarity(labels), labels, 16, history, TrackerSettings(**settings))
+
+
+def identities(tracks: Tracks) -> list[int]:
+    return tracks.identities.tolist()
+
+
+def test_result_keeps_boxes_and_scores_of_its_detections() -> None:
+    tracker = tracker_of_people()
+    scores, boxes, embeddings = people([3, 1, 2], [0.9, 0.2, 0.7])
+    tracks = tracker.update(scores, boxes, embeddings)
+    assert identities(tracks) == [0, 1]
+    np.testing.assert_array_equal(tracks.boxes_cxcywh, boxes[[0, 2]].numpy())
+    np.testing.assert_array_equal(tracks.scores, scores[[0, 2]].numpy())
+
+
+def test_weak_detections_continue_tracks_and_start_none() -> None:
+    tracker = tracker_of_people()
+    assert identities(tracker.update(*people([1], 0.5))) == []
+    assert identities(tracker.update(*people([1], 0.9))) == [0]
+    assert identities(tracker.update(*people([1, 2], 0.5))) == [0]
+
+
+def test_boxes_without_area_are_no_objects() -> None:
+    scores, boxes, embeddings = people([1, 2])
+    boxes[0, 2] = 0
+    assert tracker_of_people().update(scores, boxes, embeddings).boxes_cxcywh[:, 0].tolist() == [2 / 16]
+
+
+@pytest.mark.parametrize(("history", "absent", "same"), [(2, 0, True), (2, 1, False), (4, 2, True), (4, 3, False)])
+def test_track_ends_when_absent_in_the_whole_history(history: int, absent: int, same: bool) -> None:
+    tracker = tracker_of_people(history=history)
+    tracker.update(*people([1, 2]))
+    for _ in range(absent):
+        tracker.update(*people([2]))
+    assert identities(tracker.update(*people([1, 2]))) == [0 if same else 2, 1]
+
+
+def test_frames_without_objects_count_as_history() -> None:
+    tracker = tracker_of_people(history=3)
+    tracker.update(*people([1]))
+    assert identities(tracker.update(*people([]))) == []
+    assert identities(tracker.update(*people([1]))) == [0]
+    tracker.update(*people([], []))
+    tracker.update(*people([], []))
+    assert identities(tracker.update(*people([1]))) == [1]
+
+
+def test_history_is_passed_in_the_order_of_time() -> None:
+    seen = []
+
+    def id_scores(features: Tensor, missing: Tensor, rows: Tensor, times: Tensor, current: Tensor) -> Tensor:
+        seen.append((features[:, 0, 0].tolist(), missing[:, 0].tolist(), rows.tolist(), times.tolist()))
+        return torch.tensor([[9.0, 0.0]])
+
+    tracker = OnlineTracker(id_scores, 1, 1, 4, TrackerSettings())
+    for value, score in ((1, 0.9), (2, 0.9), (3, 0.1), (4, 0.9), (5, 0.9), (6, 0.9)):
+        tracker.update(torch.tensor([score]), torch.full((1, 4), 0.5), torch.tensor([[float(value)]]))
+    assert seen == [
+        ([1], [False], [0], [0]),
+        ([1, 2, 0], [False, False, True], [0], [0, 1, 2]),
+        ([2, 0, 4], [False, True, False], [0], [0, 1, 2]),
+        ([0, 4, 5], [True, False, False], [0], [0, 1, 2]),
+    ]
+
+
+def test_newborn_takes_the_label_unused_longest_and_ends_its_track() -> None:
+    tracker = tracker_of_people(labels=3, history=8)
+    assert identities(tracker.update(*people([1, 2, 3]))) == [0, 1, 2]
+    assert identities(tracker.update(*people([2]))) == [1]
+    assert identities(tracker.update(*people([4]))) == [3]  # takes the label of 1
+    assert identities(tracker.update(*people([2, 3]))) == [1, 2]
+    assert identities(tracker.update(*people([1, 2, 3]))) == [4, 1, 2]  # and 1 takes that of 4
+
+
+def test_a_label_passes_no_embeddings_on() -> None:
+    tracker = tracker_of_people(labels=1, history=8)
+    tracker.update(*people([1]))
+    tracker.update(*people([2]))
+    assert identities(tracker.update(*people([1]))) == [2]
+
+
+def test_more_objects_than_labels_for_many_frames() -> None:
+    tracker = tracker_of_people(labels=4, history=4)
+    generator = np.random.default_rng(0)
+    names: dict[int, int] = {}
+    for _ in range(200):
+        here = generator.permutation(16)[: generator.integers(5, 17)].tolist()
+        tracks = tracker.update(*people(here, generator.uniform(0.61, 1, len(here)).tolist()))
+        who = np.rint(tracks.boxes_cxcywh[:, 0] * 16).astype(int).tolist()
+        assert len(who) == len(set(who)) == len(set(identities(tracks))) == 4
+        for identity, person in zip(identities(tracks), who, strict=True):
+            assert names.setdefault(identity, person) == person
+    assert len(names) > 20
+
+
+def test_surest_newborns_go_first_and_the_others_wait() -> None:
+    tracker = tracker_of_people(labels=2, history=3)
+    tracks = tracker.update(*people([1, 2, 3, 4], [0.7, 0.9, 0.65, 0.8]))
+    assert tracks.boxes_cxcywh[:, 0].tolist() == [2 / 16, 4 / 16]
+    assert identities(tracks) == [0, 1]
+    tracks = tracker.update(*people([1, 2, 3], [0.7, 0.9, 0.65]))
+    assert tracks.boxes_cxcywh[:, 0].tolist() == [1 / 16, 2 / 16]
+    assert identities(tracks) == [2, 0]
+
+
+# Rows: objects. Columns: labels 0 to 3 and newborn (4).
+PROBABILITIES = np.array(
+    [
+        [0.50, 0.30, 0.10, 0.05, 0.05],
+        [0.60, 0.25, 0.05, 0.05, 0.05],
+        [0.10, 0.10, 0.35, 0.05, 0.40],
+        [0.01, 0.01, 0.30, 0.53, 0.15],
+        [0.00, 0.00, 0.05, 0.05, 0.90],
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "expected"),
+    [
+        ("object-max", [4, 0, 4, 4, 4]),  # 0 loses label 0 to 1
+        ("hungarian", [1, 0, 4, 4, 4]),  # 0.3 + 0.6 for the first two, and two may be newborn
+        ("id-max", [1, 0, 2, 4, 4]),  # newborn prefers 4, so 2 may have the label that prefers it
+    ],
+)
+def test_assignment(assignment: str, expected: list[int]) -> None:
+    alive = np.array([True, True, True, False, False])  # 3 prefers label 3, which has no track
+    assert ASSIGNMENTS[assignment](PROBABILITIES, alive, 0.2).tolist() == expected
+
+
+@pytest.mark.parametrize("assignment", list(ASSIGNMENTS))
+@pytest.mark.parametrize(("threshold", "expected"), [(0.5, [4, 0, 4, 3, 4]), (0.55, [4, 0, 4, 4, 4])])
+def test_assignment_respects_the_id_threshold(assignment: str, threshold: float, expected: list[int]) -> None:
+    alive = np.array([True, True, True, True, False])
+    assert ASSIGNMENTS[assignment](PROBABILITIES, alive, threshold).tolist() == expected
+
+
+@pytest.mark.parametrize("assignment", list(ASSIGNMENTS))
+def test_a_label_goes_to_one_object_at_most(assignment: str) -> None:
+    generator = np.random.default_rng(1)
+    for objects in (1, 2, 7, 20):
+        # Few different values, so that many are equal.
+        probabilities = generator.integers(0, 3, (objects, 7)) / 2
+        labels = ASSIGNMENTS[assignment](probabilities, np.arange(7) < 6, 0.2)
+        assert labels.shape == (objects,)
+        known = labels[labels < 6]
+        assert len(known) == len(set(known.tolist()))

@@ -1,0 +1,45 @@
+rule score:
+    input:
+        "data/{dataset}/seqmaps/{split}.txt",
+        "tracks/{dataset}/{name}/seed-{seed}/{split}/summary.json",
+    output:
+        "scores/{dataset}/{name}/seed-{seed}/{split}.json",
+    log:
+        "logs/score/{dataset}/{name}/seed-{seed}/{split}.log",
+    wildcard_constraints:
+        name="[\\w-]+",
+    shell:
+        "fdta score --ground-truth data/{wildcards.dataset}/{wildcards.split} --output {output}"
+        " --tracks tracks/{wildcards.dataset}/{wildcards.name}/seed-{wildcards.seed}/{wildcards.split} > {log} 2>&1"
+
+
+rule similarity:
+    input:
+        "settings/{dataset}/{variant}/track.json",
+        "tracks/{dataset}/{variant}/seed-{seed}/{split}/summary.json",
+    output:
+        "scores/{dataset}/{variant}/seed-{seed}/{split}-similarity.json",
+    log:
+        "logs/similarity/{dataset}/{variant}/seed-{seed}/{split}.log",
+    shell:
+        "fdta similarity {wildcards.dataset}/{wildcards.variant}/seed-{wildcards.seed} {wildcards.split}"
+        " --output {output} {CHOICE} > {log} 2>&1"
+
+
+rule speed:
+    input:
+        "settings/{dataset}/full/track.json",
+        lambda wildcards: seqmap(wildcards.dataset, BENCHMARK.dataset(wildcards.dataset).test_split),
+        model=f"models/{{dataset}}/full/seed-{BENCHMARK.seeds[0]}/model.pt",
+    output:
+        "results/speed/{dataset}.json",
+    log:
+        "logs/speed/{dataset}.log",
+    # Alone on the machine, so that nothing else is measured.
+    threads: workflow.cores or 1
+    params:
+        seed=BENCHMARK.seeds[0],
+        split=lambda wildcards: BENCHMARK.dataset(wildcards.dataset).test_split,
+    shell:
+        "fdta bench infer data/{wildcards.dataset}/{params.split} --output {output} --threads {threads} {CHOICE}"
+        " --weights {wildcards.dataset}/full/seed-{params.seed} > {log} 2>&1"

@@ -1,0 +1,28 @@
+# tracks/RUN/SPLIT/SEQUENCE.txt and detections/RUN/SPLIT/SEQUENCE.npz; summary.json is written last.
+
+
+rule track:
+    input:
+        "settings/{dataset}/{variant}/track.json",
+        "data/{dataset}/seqmaps/{split}.txt",
+        model="models/{dataset}/{variant}/seed-{seed}/model.pt",
+    output:
+        "tracks/{dataset}/{variant}/seed-{seed}/{split}/summary.json",
+    log:
+        "logs/track/{dataset}/{variant}/seed-{seed}/{split}.log",
+    shell:
+        "fdta track data/{wildcards.dataset}/{wildcards.split} --threads {threads} {CHOICE}"
+        " --weights {wildcards.dataset}/{wildcards.variant}/seed-{wildcards.seed} > {log} 2>&1"
+
+
+rule baseline:
+    input:
+        "data/{dataset}/seqmaps/{split}.txt",
+        "tracks/{dataset}/full/seed-{seed}/{split}/summary.json",
+    output:
+        "tracks/{dataset}/{method}/seed-{seed}/{split}/summary.json",
+    log:
+        "logs/track/{dataset}/{method}/seed-{seed}/{split}.log",
+    shell:
+        "fdta baseline {wildcards.method} data/{wildcards.dataset}/{wildcards.split}"
+        " --detections {wildcards.dataset}/full/seed-{wildcards.seed} > {log} 2>&1"
