@@ -476,8 +476,15 @@ class Params:
                 raise ParamsError(
                     f"{path}: benchmarks.{chosen}.variants.{name}: no such variant; there are {_listed(self._variants)}"
                 )
+        for name, table in self.tables.items():
+            for row, measured_by in table.rows.items():
+                if measured_by not in (*self._variants, *BASELINES):
+                    raise ParamsError(
+                        f"{path}: tables.{name}.rows.{row}: {measured_by!r} is neither a variant nor a baseline "
+                        f"({_listed(BASELINES)})"
+                    )
         for dataset in self.benchmark.datasets:
-            for variant in self._variants:
+            for variant in (DETECTOR, *self._variants):
                 self.settings(dataset, variant)
 
     @property

@@ -84,11 +84,11 @@ def test_real_ground_truth_as_the_original_trackeval() -> None:
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("tracks/b.txt", None, "b.txt.*tracks"),
-        ("gt/b/gt/gt.txt", None, "b/gt/gt.txt.*ground truth"),
-        ("tracks/b.txt", "1,1,0,0,10,20\n1,2,x,0,10,20\n", "b.txt.*2"),
-        ("tracks/b.txt", "1,1,0,0,10,20\n4,1,0,0,10,20\n", "b.txt.*2"),
-        ("tracks/b.txt", "1,1,0,0,10,20\n1,1,5,0,10,20\n", "b.txt"),
+        ("tracks/b.txt", None, r"b\.txt.*tracks"),
+        ("gt/b/gt/gt.txt", None, r"b/gt/gt\.txt.*ground truth"),
+        ("tracks/b.txt", "1,1,0,0,10,20\n1,2,x,0,10,20\n", r"b\.txt, line 2"),
+        ("tracks/b.txt", "1,1,0,0,10,20\n4,1,0,0,10,20\n", r"b\.txt, line 2"),
+        ("tracks/b.txt", "1,1,0,0,10,20\n1,1,5,0,10,20\n", r"b\.txt, line 2"),
         ("gt/b/seqinfo.ini", "[Sequence]\nname=b\n", "seqLength"),
     ],
     ids=["no-tracks", "no-ground-truth", "malformed", "frame-outside", "identity-twice", "no-length"],

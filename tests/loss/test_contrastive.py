@@ -143,9 +143,10 @@ def test_nothing_to_contrast(case: str) -> None:
     elif case == "all of low quality":
         qualities = qualities - 2
     extractor = nn.Linear(6, 4).double()
-    loss = identity_loss(embeddings, identities, qualities, frames, CLIP, extractor, SETTINGS)
+    with torch.autograd.set_detect_anomaly(True):
+        loss = identity_loss(embeddings, identities, qualities, frames, CLIP, extractor, SETTINGS)
+        loss.backward()
     assert loss.item() == 0
-    loss.backward()
     assert (extractor.weight.grad == 0).all()
 
 

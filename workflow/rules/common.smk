@@ -1,7 +1,8 @@
 from pathlib import Path
 
 from fdta.params import BASELINES, DETECTOR, Params, ParamsError
-from fdta.workflow import table_baselines, table_runs, write_resolved_settings
+from fdta.report.runs import table_inputs
+from fdta.workflow import write_resolved_settings
 
 from snakemake.exceptions import WorkflowError
 
@@ -21,7 +22,7 @@ wildcard_constraints:
     dataset="|".join(BENCHMARK.datasets),
     variant="|".join(PARAMS.variants),
     method="|".join(BASELINES),
-    split=r"[\w-]+",
+    split="|".join({split for data in BENCHMARK.datasets.values() for split in data.splits}),
     seed=r"\d+",
 
 

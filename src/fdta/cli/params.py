@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    from fdta.report.tables import table_baselines, table_runs
+    from fdta.report.runs import table_baselines, table_runs
 
     params = Params(options.params, options.benchmark)
     benchmark = params.benchmark

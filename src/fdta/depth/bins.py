@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -22,7 +20,7 @@ def bin_index(depth: Tensor, settings: SpatialSettings) -> Tensor:
     """Bin 0..D of each depth (any shape), long; depths outside the range or not finite belong to bin D."""
     index = -0.5 + 0.5 * torch.sqrt(1 + 8 * (depth - settings.minimum) / _delta(settings))
     inside = (index >= 0) & (index <= settings.bins)
-    return torch.where(inside, index, math.inf).clamp(max=settings.bins).long()
+    return torch.where(inside, index, settings.bins).long()
 
 
 def _delta(settings: SpatialSettings) -> float:

@@ -99,7 +99,8 @@ def paired_difference(
 
 
 def _sequences(ground_truth: Path) -> list[str]:
-    return sorted(path.parent.parent.name for path in ground_truth.glob("*/gt/gt.txt"))
+    names = (path.parent.parent.name for path in ground_truth.glob("*/gt/gt.txt"))
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def _sequence_data(folder: Path, track_file: Path) -> dict[str, Any]:
@@ -131,11 +132,11 @@ def _length(seqinfo: Path) -> int | None:
     """Frames of the sequence, or None without a seqinfo.ini."""
     if not seqinfo.is_file():
         return None
-    parser = configparser.ConfigParser()
+    parser = configparser.ConfigParser(interpolation=None)
     try:
-        parser.read(seqinfo)
+        parser.read_string(seqinfo.read_text(encoding="utf-8-sig"))
         return parser.getint("Sequence", "seqLength")
-    except (configparser.Error, ValueError, UnicodeDecodeError):
+    except (configparser.Error, ValueError):
         raise InputError(f"{seqinfo}: [Sequence] seqLength is missing or no whole number") from None
 
 
@@ -147,14 +148,13 @@ def _by_frame(boxes: Boxes, frames: int, keep: np.ndarray) -> tuple[list[np.ndar
 
 
 def _iou(first_xywh: np.ndarray, second_xywh: np.ndarray) -> np.ndarray:
-    """(n,4) and (m,4) -> (n,m); 0 where a box has no area."""
+    """(n,4) and (m,4) -> (n,m); every box has an area."""
     corners = [np.hstack((boxes[:, :2], boxes[:, :2] + boxes[:, 2:])) for boxes in (first_xywh, second_xywh)]
     first, second = corners[0][:, None], corners[1][None]
     sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
     intersection = sides.clip(min=0).prod(axis=-1)
     first_area, second_area = ((boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) for boxes in (first, second))
-    union = first_area + second_area - intersection
-    return np.divide(intersection, union, out=np.zeros_like(union), where=(first_area > 0) & (second_area > 0))
+    return intersection / (first_area + second_area - intersection)
 
 
 def _summary(results: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

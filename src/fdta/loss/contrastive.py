@@ -70,7 +70,7 @@ def identity_loss(
     # gradient of logsumexp is undefined for a row of infinities only.
     negatives = similarities.masked_fill(~negative, torch.finfo(similarities.dtype).min).logsumexp(dim=1)
     losses = F.softplus(negatives[:, None] - similarities)
-    # Thresholds of 0 and less admit qualities that have no harmonic mean; they weigh nothing.
+    # Thresholds of 0 and less admit qualities that have no harmonic mean; they weigh next to nothing.
     qualities = qualities.clamp(min=torch.finfo(qualities.dtype).eps)
     weights = positive * (2 / (1 / qualities[:, None] + 1 / qualities))
 

@@ -63,10 +63,8 @@ def foreground_mask(targets: Sequence[Targets], padding: Tensor, size: tuple[int
     columns = size[1] * inside.amax(dim=1).mean(dim=1)
     rows = size[0] * inside.amax(dim=2).mean(dim=1)
     boxes_xyxy = cxcywh_to_xyxy(boxes_cxcywh * torch.stack([columns, rows, columns, rows], dim=1)[:, None])
-    (left, top), (right, bottom) = (
-        boxes_xyxy[..., :2].floor()[..., None].unbind(-2),
-        boxes_xyxy[..., 2:].ceil()[..., None].unbind(-2),
-    )
+    left, top = boxes_xyxy[..., :2, None].floor().unbind(-2)
+    right, bottom = boxes_xyxy[..., 2:, None].ceil().unbind(-2)
     y, x = (torch.arange(length, device=padding.device) for length in size)
     in_columns, in_rows = (x >= left) & (x < right), (y >= top) & (y < bottom)
     # Product of the boxes' row and column masks, summed over the boxes of a frame.

@@ -40,7 +40,8 @@ class TrajectoryFeatures(nn.Module):
 
 
 class IDDecoder(nn.Module):
-    """Reads the ID label of each current object out of the labelled history (MODEL.md, ... ID decoder).
+    """Reads the ID label of each current object out of the labelled history (MODEL.md, Trajectory features and ID
+    decoder).
 
     A token is [feature ; label embedding]: history tokens carry the label of their trajectory, current tokens the
     "newborn" label, whose index is K, the last.
@@ -111,7 +112,7 @@ class IDDecoder(nn.Module):
 
     @torch.no_grad()
     def _start_as_lookup(self, width: int) -> None:
-        """Starting weights with which the decoder copies the labels of similar history tokens.
+        """Starting weights with which two or more layers copy the label of the most similar history tokens.
 
         Each head compares features in a random orthogonal projection and passes its part of the token on; the
         classifier compares with the label embeddings, which are orthogonal where they fit in their width.
@@ -122,6 +123,8 @@ class IDDecoder(nn.Module):
         else:
             labels.copy_(F.normalize(torch.randn_like(labels), dim=-1))
         self.classifier.weight.copy_(2 * labels)
+        # In the token the label then has the scale of the normalized features; of unit length it would be lost.
+        labels.mul_(self.label_width**0.5)
         for layer in self.layers:
             attention = layer.cross_attention
             query, key, value = attention.in_proj_weight.chunk(3)

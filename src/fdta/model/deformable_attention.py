@@ -26,14 +26,15 @@ def deformable_attention(
         (B, Q, heads * c).
     """
     batch, _, heads, channels = value.shape
-    queries, _, levels, points = attention_weights.shape[1:]
-    grids = (2 * sampling_locations - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)
-    weights = attention_weights.permute(0, 2, 1, 3, 4).reshape(batch * heads, 1, queries, levels * points)
-    samples = []
-    for level, (height, width), grid in zip(value.split([h * w for h, w in shapes], 1), shapes, grids, strict=True):
-        cells = level.permute(0, 2, 3, 1).reshape(batch * heads, channels, height, width)
-        samples.append(F.grid_sample(cells, grid, mode="bilinear", padding_mode="zeros", align_corners=False))
-    attended = (torch.cat(samples, -1) * weights).sum(-1)
+    queries = attention_weights.shape[1]
+    grids = (2 * sampling_locations - 1).permute(3, 0, 2, 4, 1, 5).flatten(1, 2)
+    weights = attention_weights.permute(3, 0, 2, 4, 1).flatten(1, 2)[:, :, None]
+    levels = value.permute(0, 2, 3, 1).flatten(0, 1).split([height * width for height, width in shapes], 2)
+    # One level at a time, so that the samples of one level alone are in memory when no gradient is wanted.
+    attended = value.new_zeros(batch * heads, channels, queries)
+    for level, shape, grid, weight in zip(levels, shapes, grids, weights, strict=True):
+        samples = F.grid_sample(level.unflatten(2, shape), grid, padding_mode="zeros", align_corners=False)
+        attended = attended + (samples * weight).sum(2)
     return attended.view(batch, heads * channels, queries).transpose(1, 2)
 
 

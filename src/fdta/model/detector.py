@@ -96,21 +96,25 @@ class DeformableDetector(nn.Module):
         for projection in self.projections[3:]:
             maps.append(projection(features[-1] if len(maps) == 3 else maps[-1]))
         shapes: Shapes = [tuple(m.shape[-2:]) for m in maps]
-        paddings = [_resize_mask(padding, shape) for shape in shapes]
+        # Without padding, as in a batch of one clip, all images share the geometry and no attention needs a mask.
+        padded = bool(padding.any())
+        paddings = [_resize_mask(padding if padded else padding[:1], shape) for shape in shapes]
+        geometry = Geometry(
+            shapes=shapes,
+            valid=torch.stack([_valid_share(p) for p in paddings], 1),
+            padding=torch.cat([p.flatten(1) for p in paddings], 1) if padded else None,
+        )
         positions = [sine_positions(p, self.level_embedding.shape[1]) for p in paddings]
 
         depth = None
         if self.spatial_adapter is not None:
-            depth = self.spatial_adapter(maps[:3], positions[0], paddings[0].flatten(1))
-
-        valid = torch.stack([_valid_share(p) for p in paddings], 1)
-        token_padding = torch.cat([p.flatten(1) for p in paddings], 1)
+            depth = self.spatial_adapter(maps[:3], positions[0], geometry.depth_padding)
         memory = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], 1)
         token_positions = torch.cat([p + e for p, e in zip(positions, self.level_embedding, strict=True)], 1)
-        references = _cell_centers(shapes, valid)
+        references = _cell_centers(geometry)
         for layer in self.encoder:
-            memory = layer(memory, token_positions, references, shapes, token_padding)
-        outputs = self._decode(memory, shapes, token_padding, valid, depth.memory if depth else None, paddings[0])
+            memory = layer(memory, token_positions, references, geometry)
+        outputs = self._decode(memory, depth.memory if depth else None, geometry)
         last = outputs[-1]
         return DetectorOutput(
             logits=last.logits,
@@ -121,27 +125,37 @@ class DeformableDetector(nn.Module):
             depth=depth.depth if depth else None,
         )
 
-    def _decode(
-        self,
-        memory: Tensor,
-        shapes: Shapes,
-        padding: Tensor,
-        valid: Tensor,
-        depth_memory: Tensor | None,
-        depth_padding: Tensor,
-    ) -> list[LayerOutput]:
+    def _decode(self, memory: Tensor, depth_memory: Tensor | None, geometry: Geometry) -> list[LayerOutput]:
         position, tokens = self.queries.expand(len(memory), -1, -1).chunk(2, -1)
         references = self.reference_points(position).sigmoid()
         outputs = []
         for layer, class_head, box_head in zip(self.decoder, self.class_heads, self.box_heads, strict=True):
             # Predictions are relative to the image, sampling to the padded batch.
-            scaled = references[:, :, None] * valid[:, None].repeat(1, 1, 1, references.shape[-1] // 2)
-            tokens = layer(tokens, position, scaled, memory, shapes, padding, depth_memory, depth_padding.flatten(1))
+            scaled = references[:, :, None] * geometry.valid[:, None].repeat(1, 1, 1, references.shape[-1] // 2)
+            tokens = layer(tokens, position, scaled, memory, depth_memory, geometry)
             start = F.pad(torch.logit(references, eps=1e-5), (0, 4 - references.shape[-1]))
             boxes_cxcywh = (box_head(tokens) + start).sigmoid()
             outputs.append(LayerOutput(class_head(tokens), boxes_cxcywh, tokens))
             references = boxes_cxcywh.detach()
         return outputs
+
+
+@dataclass
+class Geometry:
+    """Where the images lie in the levels of a batch; B is 1 where nothing is padded, which broadcasts."""
+
+    shapes: Shapes
+    """(height, width) of each of the L levels."""
+    valid: Tensor
+    """(B, L, 2) shares of a level's width and height that the image fills."""
+    padding: Tensor | None
+    """(B, S) of all levels' cells, True on padding; None: no padding."""
+
+    @property
+    def depth_padding(self) -> Tensor | None:
+        """(B, h*w) of stride 8."""
+        height, width = self.shapes[0]
+        return None if self.padding is None else self.padding[:, : height * width]
 
 
 class EncoderLayer(nn.Module):
@@ -155,11 +169,9 @@ class EncoderLayer(nn.Module):
         self.feedforward = FeedForward(width, settings.feedforward, settings.dropout)
         self.dropout = nn.Dropout(settings.dropout)
 
-    def forward(
-        self, tokens: Tensor, positions: Tensor, references: Tensor, shapes: Shapes, padding: Tensor | None
-    ) -> Tensor:
-        """Tokens (B, S, d) of all levels -> the same."""
-        attended = self.attention(tokens + positions, references, tokens, shapes, padding)
+    def forward(self, tokens: Tensor, positions: Tensor, references: Tensor, geometry: Geometry) -> Tensor:
+        """Tokens and positions (B, S, d) of all levels, references (B, S, L, 2) -> tokens (B, S, d)."""
+        attended = self.attention(tokens + positions, references, tokens, geometry.shapes, geometry.padding)
         return self.feedforward(self.attention_norm(tokens + self.dropout(attended)))
 
 
@@ -193,23 +205,22 @@ class DecoderLayer(nn.Module):
         positions: Tensor,
         references: Tensor,
         memory: Tensor,
-        shapes: Shapes,
-        padding: Tensor | None,
         depth_memory: Tensor | None,
-        depth_padding: Tensor | None,
+        geometry: Geometry,
     ) -> Tensor:
-        """Tokens and positions (B, Q, d), references (B, Q, L, 2 or 4), memory (B, S, d), depth memory (B, s, d)."""
+        """Tokens and positions (B, Q, d), references (B, Q, L, 2 or 4), memory (B, S, d), depth memory (B, h*w, d) of
+        stride 8 -> tokens (B, Q, d)."""
         if self.depth_placement == "before":
-            tokens = self._attend_depth(tokens, depth_memory, depth_padding)
+            tokens = self._attend_depth(tokens, depth_memory, geometry.depth_padding)
         query = tokens + positions
         attended, _ = self.self_attention(query, query, tokens, need_weights=False)
         tokens = self.self_norm(tokens + self.dropout(attended))
         if self.depth_placement == "between":
-            tokens = self._attend_depth(tokens, depth_memory, depth_padding)
-        attended = self.visual_attention(tokens + positions, references, memory, shapes, padding)
+            tokens = self._attend_depth(tokens, depth_memory, geometry.depth_padding)
+        attended = self.visual_attention(tokens + positions, references, memory, geometry.shapes, geometry.padding)
         tokens = self.visual_norm(tokens + self.dropout(attended))
         if self.depth_placement == "after":
-            tokens = self._attend_depth(tokens, depth_memory, depth_padding)
+            tokens = self._attend_depth(tokens, depth_memory, geometry.depth_padding)
         return self.feedforward(tokens)
 
     def _attend_depth(self, tokens: Tensor, memory: Tensor, padding: Tensor | None) -> Tensor:
@@ -264,14 +275,15 @@ def _valid_share(padding: Tensor) -> Tensor:
     return torch.stack([(~padding[:, 0]).float().mean(1), (~padding[:, :, 0]).float().mean(1)], -1)
 
 
-def _cell_centers(shapes: Shapes, valid: Tensor) -> Tensor:
+def _cell_centers(geometry: Geometry) -> Tensor:
     """Centers (B, S, L, 2) of all levels' cells, as places in the image scaled to every (padded) level."""
+    valid = geometry.valid
     centers = []
-    for level, (height, width) in enumerate(shapes):
+    for level, (height, width) in enumerate(geometry.shapes):
         y = (torch.arange(height, device=valid.device) + 0.5) / height
         x = (torch.arange(width, device=valid.device) + 0.5) / width
         grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).flatten(0, 1)
-        centers.append(grid / valid[:, level, None])
+        centers.append(grid / valid[:, None, level])
     return torch.cat(centers, 1)[:, :, None] * valid[:, None]
 
 

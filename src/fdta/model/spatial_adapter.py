@@ -112,4 +112,4 @@ class DepthPosition(nn.Module):
         depth = depth.clamp(0, len(self.table) - 1)
         floor = depth.floor().long()
         ceiling = (floor + 1).clamp(max=len(self.table) - 1)
-        return torch.lerp(self.table[floor], self.table[ceiling], (depth - floor)[..., None])
+        return torch.lerp(F.embedding(floor, self.table), F.embedding(ceiling, self.table), (depth - floor)[..., None])

@@ -39,12 +39,11 @@ class TemporalAdapter(nn.Module):
         if features.numel() == 0:
             return features
         frames, width = features.shape[-3], features.shape[-1]
-        visible_features = features.masked_fill(missing[..., None], 0)
-        tokens = visible_features.transpose(-3, -2).reshape(-1, frames, width)
-        positions = sine_positions(times + 1, width).to(features)
+        by_trajectory = features.masked_fill(missing[..., None], 0).transpose(-3, -2)
+        tokens = by_trajectory.reshape(-1, frames, width)
+        positions = _sine(times + 1, width).to(features)
         if times.dim() > 1:
-            positions = positions.transpose(-3, -2).expand(*features.transpose(-3, -2).shape)
-            positions = positions.reshape(-1, frames, width)
+            positions = positions.transpose(-3, -2).expand_as(by_trajectory).reshape_as(tokens)
         hidden = torch.ones(frames, frames, dtype=torch.bool, device=features.device).triu(1)
         if self.hide_missing:
             # The diagonal stays visible, so that no query is left without a key.
@@ -53,7 +52,7 @@ class TemporalAdapter(nn.Module):
             hidden = hidden.repeat_interleave(self.heads, dim=0)
         for layer in self.layers:
             tokens = layer(tokens, positions, hidden)
-        return tokens.reshape(features.transpose(-3, -2).shape).transpose(-3, -2)
+        return tokens.reshape(by_trajectory.shape).transpose(-3, -2)
 
 
 class TemporalLayer(nn.Module):
@@ -87,7 +86,7 @@ class TemporalLayer(nn.Module):
         return self.feedforward_norm(tokens + self.dropout(changed))
 
 
-def sine_positions(positions: Tensor, width: int, temperature: float = 10000.0) -> Tensor:
+def _sine(positions: Tensor, width: int, temperature: float = 10000.0) -> Tensor:
     """Sine (even channels) and cosine (odd channels) of positions of shape (...), as (..., width) float32."""
     channels = torch.arange(width, device=positions.device)
     periods = temperature ** (2 * (channels // 2) / width)

@@ -43,11 +43,22 @@ def _rules(ours: str, published: str, parts: Mapping[str, str], offset: int = 0)
     return [_Rule(f"{ours}.{mine}", (f"{published}.{theirs}",), offset) for mine, theirs in parts.items()]
 
 
-_ATTENTION = {"value": "value_proj", "output": "output_proj", "sampling_offsets": "sampling_offsets"}
-_ATTENTION["attention_weights"] = "attention_weights"
+_ATTENTION = {
+    "sampling_offsets": "sampling_offsets",
+    "attention_weights": "attention_weights",
+    "value": "value_proj",
+    "output": "output_proj",
+}
 # Place in the branch of a bottleneck or basic block -> name in torchvision's ResNet.
-_BLOCK = {"branch.0": "conv1", "branch.1": "bn1", "branch.3": "conv2", "branch.4": "bn2", "branch.6": "conv3"}
-_BLOCK |= {"branch.7": "bn3", "shortcut": "downsample"}
+_BLOCK = {
+    "branch.0": "conv1",
+    "branch.1": "bn1",
+    "branch.3": "conv2",
+    "branch.4": "bn2",
+    "branch.6": "conv3",
+    "branch.7": "bn3",
+    "shortcut": "downsample",
+}
 _RULES = [
     *_rules("detector.backbone.stem", "detr.backbone.0.body", {"0": "conv1", "1": "bn1"}),
     *_rules("detector.backbone.stages.{}.{}", "detr.backbone.0.body.layer{}.{}", _BLOCK, offset=1),
@@ -156,7 +167,7 @@ _LABEL_EMBEDDING = "id_decoder.label_embedding.weight"
 _PUBLISHED_LABEL_EMBEDDING = "id_decoder.word_to_embed.weight"
 # The classifier is published once for each layer of the ID decoder.
 _CLASSIFIER = "id_decoder.classifier.weight"
-_PUBLISHED_CLASSIFIER = "id_decoder.embed_to_word_layers.{}.weight"
+_PUBLISHED_CLASSIFIER = re.compile(r"id_decoder\.embed_to_word_layers\.\d+\.weight")
 
 
 def to_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -171,37 +182,43 @@ def to_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
             published[_PUBLISHED_LABEL_EMBEDDING] = tensor.T
         elif name == _CLASSIFIER:
             for layer in range(len(state_dict["id_decoder.time_bias"])):
-                published[_PUBLISHED_CLASSIFIER.format(layer)] = tensor
+                published[f"id_decoder.embed_to_word_layers.{layer}.weight"] = tensor
         else:
             published |= dict.fromkeys((new for rule in _RULES for new in rule.to_published(name)), tensor)
     return published
 
 
 def from_published(state_dict: Mapping[str, Tensor], class_index: int | None = None) -> dict[str, Tensor]:
-    """State dict under our names of a published FDTA, MOTIP or Deformable DETR state dict (the last has no "detr.").
+    """State dict under our names of a published FDTA, MOTIP or Deformable DETR model.
 
     Args:
         state_dict: name -> tensor. Where tied tensors differ, the last one counts.
-        class_index: keep this class alone of the class heads; None: keep all.
+        class_index: the class to keep where the class heads tell several apart (COCO's 91: 1 is person, 15 is bird);
+            None keeps them as they are.
 
     Raises:
-        InputError: a name that none of these models has.
+        InputError: a tensor that none of these models has, or no such class.
     """
-    prefix = "" if any(name.startswith(("detr.", "id_decoder.", "track_embed.")) for name in state_dict) else "detr."
+    detector_alone = any(name.startswith("transformer.") for name in state_dict)
     ours: dict[str, Tensor] = {}
-    for name, tensor in state_dict.items():
-        full_name = prefix + name
-        if full_name == _PUBLISHED_LABEL_EMBEDDING:
+    for published_name, tensor in state_dict.items():
+        name = f"detr.{published_name}" if detector_alone else published_name
+        if name == _PUBLISHED_LABEL_EMBEDDING:
             ours[_LABEL_EMBEDDING] = tensor.T
-        elif re.fullmatch(re.escape(_PUBLISHED_CLASSIFIER).replace(r"\{\}", r"\d+"), full_name):
+        elif _PUBLISHED_CLASSIFIER.fullmatch(name):
             ours[_CLASSIFIER] = tensor
         else:
-            names = [new for rule in _RULES for new in rule.from_published(full_name)]
-            if not names:
-                raise InputError(f"checkpoint: tensor {name!r} belongs to no published model; use one of MODEL.md, Data")
-            ours[names[0]] = tensor
+            new_names = [new for rule in _RULES for new in rule.from_published(name)]
+            if not new_names:
+                raise InputError(
+                    f"checkpoint: tensor {published_name!r} is of no published FDTA, MOTIP or Deformable DETR model; "
+                    "use one of those, or a checkpoint of this project"
+                )
+            ours[new_names[0]] = tensor
     if class_index is not None:
-        for name in ours:
-            if name.startswith("detector.class_heads."):
-                ours[name] = ours[name][class_index : class_index + 1]
+        for name, tensor in ours.items():
+            if name.startswith("detector.class_heads.") and len(tensor) > 1:
+                if class_index >= len(tensor):
+                    raise InputError(f"checkpoint: class {class_index} is not among its {len(tensor)} classes")
+                ours[name] = tensor[class_index : class_index + 1]
     return ours

@@ -1,4 +1,4 @@
-"""What was measured: the files under the project's folder that tables and MLflow read, and where they came from."""
+"""Reading what was measured, and telling where: commit and machine."""
 
 from __future__ import annotations
 
@@ -6,32 +6,10 @@ import json
 import os
 import platform
 import subprocess
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from fdta.errors import InputError
-from fdta.params import Params, Run
-
-
-def scores_path(params: Params, root: Path, run: Run) -> Path:
-    """Scores of `run` on its data set's test split: sequence (and "combined") -> metric -> value in per cent."""
-    return root / "scores" / str(run) / f"{params.benchmark.dataset(run.dataset).test_split}.json"
-
-
-def similarity_path(params: Params, root: Path, run: Run) -> Path:
-    """Similarities between the object embeddings of `run` on its data set's test split."""
-    return scores_path(params, root, run).with_name(f"{params.benchmark.dataset(run.dataset).test_split}-similarity.json")
-
-
-def history_path(root: Path, run: Run) -> Path:
-    """Losses, times and validation scores of the training of `run`."""
-    return root / "models" / str(run) / "history.jsonl"
-
-
-def speed_path(root: Path, dataset: str) -> Path:
-    """Milliseconds a frame by component of the tracker."""
-    return root / "results" / "speed" / f"{dataset}.json"
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -90,7 +68,7 @@ def machine() -> str:
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB, torch {metadata.version('torch')}, {gpu}"
+    return f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB, torch {torch.__version__}, {gpu}"
 
 
 def _processor() -> str:

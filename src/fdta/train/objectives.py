@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fdta.data.clips import ClipBatch
 from fdta.data.identities import assign_identities, target_labels
-from fdta.loss.association import association_loss
+from fdta.loss.association import IGNORED, association_loss
 from fdta.loss.attributes import AttributeHeads, attribute_loss
 from fdta.loss.contrastive import identity_loss, match_quality
 from fdta.loss.depth import depth_loss
@@ -88,6 +88,7 @@ class TrackerObjective:
         current_missing = torch.stack([groups.missing_current for groups in drawn]).to(device)
         source = torch.stack([groups.source for groups in drawn]).to(device)
         wanted = torch.stack([target_labels(groups, labels) for groups in drawn]).to(device)
+        wanted[:, :, 0] = IGNORED
 
         current = features[:, None].expand(-1, label.shape[1], -1, -1, -1)
         history = current.gather(3, source[..., None].expand(*source.shape, features.shape[-1]))

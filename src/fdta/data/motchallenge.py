@@ -1,0 +1,325 @@
+"""Sequences and boxes in the MOTChallenge layout, as DanceTrack and SportsMOT ship them.
+
+A split is a folder of sequences, a sequence is ``img1/%08d.jpg``, ``seqinfo.ini`` and, unless its annotation is held
+back, ``gt/gt.txt`` with the lines ``frame,identity,x,y,w,h,...``. Ours may hold ``depth/%08d.png`` besides.
+"""
+
+from __future__ import annotations
+
+import configparser
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from fdta.errors import InputError
+from fdta.files import write_text
+
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Rows of a gt.txt or track file, sorted by (frame, identity); arrays of equal length n."""
+
+    frames: np.ndarray
+    """(n,) int64, counted from 1."""
+    identities: np.ndarray
+    """(n,) int64."""
+    boxes_xywh: np.ndarray
+    """(n, 4) float64 pixels, as in the file."""
+    scores: np.ndarray
+    """(n,) float64, the 7th column; 1 where absent."""
+
+
+def read_boxes(path: Path, frames: int | None = None) -> Boxes:
+    """Read a gt.txt or track file.
+
+    Lines have 6 to 10 comma-separated numbers; blanks around them, CRLF, empty lines and float coordinates are fine,
+    and identities may start at 0.
+
+    Args:
+        path: the file.
+        frames: length of the sequence, to refuse frame numbers beyond it.
+
+    Raises:
+        InputError: the file is missing or no text, or a line is malformed (wrong number of columns, not a number, frame
+            number outside 1..`frames`, width or height not above 0, an identity twice in a frame).
+    """
+    rows, defects = _parse_boxes(Path(path), frames)
+    if defects:
+        raise InputError(defects[0])
+    return _sorted_boxes(rows)
+
+
+def write_boxes(path: Path, boxes: Boxes) -> None:
+    """Write `boxes` as track file: ``frame,identity,x,y,w,h,score,-1,-1,-1``, whole or not at all."""
+    rows = zip(
+        boxes.frames.tolist(), boxes.identities.tolist(), boxes.boxes_xywh.tolist(), boxes.scores.tolist(), strict=True
+    )
+    lines = [f"{f},{i},{x:.2f},{y:.2f},{w:.2f},{h:.2f},{score:.3f},-1,-1,-1\n" for f, i, (x, y, w, h), score in rows]
+    write_text(Path(path), "".join(lines))
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One video as a folder of frames."""
+
+    name: str
+    folder: Path
+    frames: int
+    """Number of frames; they count from 1."""
+    width: int
+    height: int
+    rate: float
+    """Frames a second."""
+    image_folder: str = "img1"
+    image_digits: int = 8
+    image_extension: str = ".jpg"
+
+    def image_path(self, frame: int) -> Path:
+        """File of frame `frame`, counted from 1."""
+        return self.folder / self.image_folder / f"{frame:0{self.image_digits}d}{self.image_extension}"
+
+    def image(self, frame: int) -> np.ndarray:
+        """Frame `frame` as (H, W, 3) uint8 RGB.
+
+        Raises:
+            InputError: the file is missing, broken, cut short, or of another size than seqinfo.ini says.
+        """
+        path = self.image_path(frame)
+        image = _decode(path, cv2.IMREAD_COLOR, "copy the sequence again")
+        self._check_size(path, image)
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+    def depth(self, frame: int) -> np.ndarray:
+        """Pseudo depth of frame `frame` as (H, W) uint8 inverse depth: larger is nearer.
+
+        Raises:
+            InputError: the map is missing, broken, no 8-bit grey image, or of another size than the frame.
+        """
+        path = self.folder / "depth" / f"{frame:08d}.png"
+        depth = _decode(path, cv2.IMREAD_UNCHANGED, "make the depth maps of this split with 'fdta depth'")
+        if depth.ndim != 2 or depth.dtype != np.uint8:
+            raise InputError(f"{path}: depth maps are 8-bit grey images; make them again with 'fdta depth'")
+        self._check_size(path, depth)
+        return depth
+
+    def ground_truth(self) -> Boxes:
+        """Boxes of gt/gt.txt.
+
+        Raises:
+            InputError: the file is missing or malformed.
+        """
+        return read_boxes(self.folder / "gt" / "gt.txt", self.frames)
+
+    def _check_size(self, path: Path, image: np.ndarray) -> None:
+        height, width = image.shape[:2]
+        if (width, height) != (self.width, self.height):
+            raise InputError(
+                f"{path}: {width} x {height} pixels, but seqinfo.ini says {self.width} x {self.height}; mend either"
+            )
+
+
+def read_sequence(folder: Path) -> Sequence:
+    """Read the seqinfo.ini of `folder` and check that an image file exists for every frame.
+
+    Raises:
+        InputError: no such folder; seqinfo.ini is missing, malformed or says that the sequence is empty; there are no
+            images, or one is missing.
+    """
+    folder = Path(folder)
+    path = folder / "seqinfo.ini"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; a sequence needs one with {_SEQINFO}")
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read_string(path.read_text(encoding="utf-8-sig"))
+        section = parser["Sequence"]
+        frames, width, height = (int(section[key]) for key in ("seqLength", "imWidth", "imHeight"))
+        rate = float(section.get("frameRate", "30"))
+    except (configparser.Error, KeyError, ValueError) as error:
+        what = " ".join(str(error).split())
+        raise InputError(f"{path}: malformed ({what}); a sequence needs one with {_SEQINFO}") from None
+    if frames < 1:
+        raise InputError(f"{path}: seqLength is {frames}, the sequence is empty; remove the folder {folder}")
+    if width < 1 or height < 1 or not rate > 0:
+        raise InputError(f"{path}: imWidth, imHeight and frameRate must be above 0; correct them")
+    image_folder = section.get("imDir", "img1")
+    images = folder / image_folder
+    names = _image_names(images)
+    first = names.get(1) or next(iter(names.values()), None)
+    if first is None:
+        raise InputError(f"{images}: no images; expected files such as {'1'.zfill(8)}.jpg, one a frame")
+    sequence = Sequence(
+        name=folder.name,
+        folder=folder,
+        frames=frames,
+        width=width,
+        height=height,
+        rate=rate,
+        image_folder=image_folder,
+        image_digits=len(Path(first).stem),
+        image_extension=Path(first).suffix,
+    )
+    for frame in range(1, frames + 1):
+        expected = sequence.image_path(frame)
+        if names.get(frame) != expected.name:
+            raise InputError(f"{expected}: frame {frame} of {frames} is missing; copy it, or correct seqLength")
+    return sequence
+
+
+def read_split(folder: Path) -> list[Sequence]:
+    """All sequences of `folder`, sorted by name; folders whose name starts with a dot are left out.
+
+    Raises:
+        InputError: there is no such folder, it holds no sequence, or one of them cannot be read.
+    """
+    return [read_sequence(path) for path in _sequence_folders(Path(folder))]
+
+
+@dataclass
+class SequenceReport:
+    """What `check_split` found in one sequence; as text a line, and one more for each defect."""
+
+    name: str
+    frames: int = 0
+    boxes: int = 0
+    identities: int = 0
+    ground_truth: bool = False
+    """Whether there is a gt.txt. Test splits may have none."""
+    defects: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        found = f"{self.boxes} boxes of {self.identities} identities" if self.ground_truth else "no ground truth"
+        verdict = f"{len(self.defects)} defects" if self.defects else "whole"
+        return "\n  ".join([f"{self.name}: {self.frames} frames, {found}, {verdict}", *self.defects])
+
+
+def check_split(folder: Path) -> list[SequenceReport]:
+    """Decode every image and depth map and read every ground-truth line of `folder`; all defects, by sequence.
+
+    Raises:
+        InputError: there is no such folder, or it holds no sequence.
+    """
+    return [_check_sequence(path) for path in _sequence_folders(Path(folder))]
+
+
+_SEQINFO = "[Sequence] and the keys name, imDir, frameRate, seqLength, imWidth, imHeight"
+
+_Row = tuple[int, int, float, float, float, float, float]
+
+
+def _parse_boxes(path: Path, frames: int | None) -> tuple[list[_Row], list[str]]:
+    """Good rows of a file, and one line for each bad one."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return [], [f"{path}: no such file; boxes are expected there, one 'frame,identity,x,y,w,h' a line"]
+    except (UnicodeDecodeError, OSError) as error:
+        return [], [f"{path}: cannot be read as text ({' '.join(str(error).split())}); replace the file"]
+    rows: list[_Row] = []
+    defects: list[str] = []
+    seen: dict[tuple[int, int], int] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = _parse_line(line, frames)
+            earlier = seen.setdefault(row[:2], number)
+            if earlier != number:
+                raise ValueError(f"identity {row[1]} is already in frame {row[0]} (line {earlier}); remove one of them")
+        except ValueError as error:
+            defects.append(f"{path}, line {number}: {error}")
+        else:
+            rows.append(row)
+    return rows, defects
+
+
+def _parse_line(line: str, frames: int | None) -> _Row:
+    columns = line.split(",")
+    if not 6 <= len(columns) <= 10:
+        raise ValueError(f"{len(columns)} columns; write 6 to 10, separated by commas: frame,identity,x,y,w,h,...")
+    values = []
+    for column, name in zip(columns, ("frame", "identity", "x", "y", "w", "h", "score", "8", "9", "10"), strict=False):
+        try:
+            value = float(column)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise ValueError(f"column {name!r} is {column.strip()!r}, not a number; correct it")
+        values.append(value)
+    frame, identity = int(values[0]), int(values[1])
+    if (frame, identity) != tuple(values[:2]):
+        raise ValueError(f"frame {values[0]:g} and identity {values[1]:g} must be whole numbers; correct them")
+    if frame < 1 or (frames is not None and frame > frames):
+        last = "..." if frames is None else str(frames)
+        raise ValueError(f"frame {frame} is outside 1..{last}; frames count from 1, correct it or seqLength")
+    if values[4] <= 0 or values[5] <= 0:
+        raise ValueError(f"width {values[4]:g} and height {values[5]:g} must be above 0; correct or remove the line")
+    return frame, identity, *values[2:6], values[6] if len(values) > 6 else 1.0
+
+
+def _sorted_boxes(rows: list[_Row]) -> Boxes:
+    table = np.array(sorted(rows), dtype=np.float64).reshape(-1, 7)
+    keys = table[:, :2].astype(np.int64)
+    return Boxes(keys[:, 0], keys[:, 1], table[:, 2:6], table[:, 6])
+
+
+def _decode(path: Path, flags: int, remedy: str) -> np.ndarray:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; {remedy}") from None
+    # A decoder fills what a cut file lacks with grey and says nothing: look for the end marker.
+    jpeg = data[:2] == b"\xff\xd8"
+    cut = jpeg and b"\xff\xd9" not in data[-4096:]
+    image = None if cut or not data else cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if image is None:
+        raise InputError(f"{path}: {'cut short' if cut else 'no image that can be decoded'}; {remedy}")
+    return image
+
+
+def _image_names(folder: Path) -> dict[int, str]:
+    """File name of each numbered image of `folder`, in order."""
+    if not folder.is_dir():
+        return {}
+    paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_EXTENSIONS and path.stem.isdecimal()]
+    return {int(path.stem): path.name for path in sorted(paths)}
+
+
+def _sequence_folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected a split, a folder with one folder a sequence")
+    paths = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not paths:
+        raise InputError(f"{folder}: no sequence; expected one folder a sequence, each with img1/ and seqinfo.ini")
+    return paths
+
+
+def _check_sequence(folder: Path) -> SequenceReport:
+    report = SequenceReport(folder.name)
+    gt_path = folder / "gt" / "gt.txt"
+    try:
+        sequence = read_sequence(folder)
+    except InputError as error:
+        report.defects.append(str(error))
+    else:
+        report.frames = sequence.frames
+        readers = [sequence.image] + [sequence.depth] * (folder / "depth").is_dir()
+        for frame in range(1, sequence.frames + 1):
+            for read in readers:
+                try:
+                    read(frame)
+                except InputError as error:
+                    report.defects.append(str(error))
+    if gt_path.exists():
+        rows, defects = _parse_boxes(gt_path, report.frames or None)
+        report.ground_truth = True
+        report.boxes, report.identities = len(rows), len({row[1] for row in rows})
+        report.defects += defects
+        if not rows and not defects:
+            report.defects.append(f"{gt_path}: no box; write the annotation, or remove the file")
+    return report

@@ -1,0 +1,95 @@
+"""Which runs and files the tables need; imports nothing heavy, for the workflow reads it at every start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fdta.params import BASELINES, DETECTOR, Params, Run
+from fdta.report.paper import read_paper
+
+FULL = "full"
+"""The variant whose detections the baselines link and whose speed is measured."""
+COMPLEMENTARY = "table-4"
+"""The table whose variants the similarity table shows."""
+
+
+def table_runs(params: Params) -> list[Run]:
+    """Trainings that the tables need, each once, in the tables' order; also those that baselines start from.
+
+    A table whose data set has no counterpart in the benchmark needs none.
+
+    Raises:
+        ParamsError: see `read_paper`.
+    """
+    return _runs(params, {name: (FULL if name in BASELINES else name) for name in (*params.variants, *BASELINES)})
+
+
+def table_baselines(params: Params) -> list[Run]:
+    """Tracking-by-detection methods that the tables need, as runs of that name.
+
+    Raises:
+        ParamsError: see `read_paper`.
+    """
+    return _runs(params, {name: name for name in BASELINES})
+
+
+def similarity_runs(params: Params, root: Path) -> list[Run]:
+    """Runs of the similarity table: on every data set those that are variants of Table 4, and before them the detector
+    alone (seed 0) where its similarities exist."""
+    table = params.tables.get(COMPLEMENTARY)
+    runs = [run for run in table_runs(params) if table and run.variant in table.rows.values()]
+    detectors = [Run(dataset, DETECTOR) for dataset in dict.fromkeys(run.dataset for run in runs)]
+    return [run for run in detectors if similarity_path(params, root, run).is_file()] + runs
+
+
+def table_inputs(params: Params, root: Path) -> list[Path]:
+    """Every file that the tables read: scores, similarities, speed, and histories for the hours an epoch.
+
+    Raises:
+        ParamsError: see `read_paper`.
+    """
+    paper = read_paper(params)
+    files = [scores_path(params, root, run) for run in table_runs(params) + table_baselines(params)]
+    files += [similarity_path(params, root, run) for run in similarity_runs(params, root)]
+    for name, table in params.tables.items():
+        dataset = params.benchmark.dataset_of(table.dataset)
+        if dataset and "milliseconds" in paper.tables[name].metrics:
+            files.append(speed_path(root, dataset))
+        if dataset and "hours_per_epoch" in paper.tables[name].metrics:
+            runs = [Run(dataset, variant, seed) for variant in table.rows.values() for seed in params.benchmark.seeds]
+            files += [history_path(root, run) for run in runs]
+    return list(dict.fromkeys(files))
+
+
+def scores_path(params: Params, root: Path, run: Run) -> Path:
+    """Scores of `run` on its data set's test split: sequence (and "combined") -> metric -> value in per cent."""
+    return root / "scores" / str(run) / f"{params.benchmark.dataset(run.dataset).test_split}.json"
+
+
+def similarity_path(params: Params, root: Path, run: Run) -> Path:
+    """Similarities between the object embeddings of `run` on its data set's test split."""
+    return scores_path(params, root, run).with_name(
+        f"{params.benchmark.dataset(run.dataset).test_split}-similarity.json"
+    )
+
+
+def history_path(root: Path, run: Run) -> Path:
+    """Losses, times and validation scores of the training of `run`."""
+    return root / "models" / str(run) / "history.jsonl"
+
+
+def speed_path(root: Path, dataset: str) -> Path:
+    """Milliseconds a frame by component of the tracker."""
+    return root / "results" / "speed" / f"{dataset}.json"
+
+
+def _runs(params: Params, needed: dict[str, str]) -> list[Run]:
+    """Runs of the tables' rows; `needed`: what measures a row -> what has to run for it."""
+    read_paper(params)
+    runs = []
+    for table in params.tables.values():
+        dataset = params.benchmark.dataset_of(table.dataset)
+        for measured_by in table.rows.values():
+            if dataset and measured_by in needed:
+                runs += [Run(dataset, needed[measured_by], seed) for seed in params.benchmark.seeds]
+    return list(dict.fromkeys(runs))

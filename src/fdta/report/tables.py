@@ -1,0 +1,531 @@
+"""The paper's tables with our numbers beside them: Markdown for people, CSV for programs.
+
+Everything comes from files that the runs left (`table_inputs`); an absent file makes its cells a dash. The same files
+on the same machine give the same text.
+"""
+
+from __future__ import annotations
+
+import configparser
+import csv
+import io
+import math
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from fdta.errors import InputError
+from fdta.evaluate.score import COMBINED, paired_difference
+from fdta.files import write_text
+from fdta.params import DETECTOR, Params, Run
+from fdta.report.measured import commit, machine, read_history, read_json
+from fdta.report.paper import PaperRow, PaperTable, read_paper
+from fdta.report.runs import (
+    COMPLEMENTARY,
+    FULL,
+    history_path,
+    scores_path,
+    similarity_path,
+    similarity_runs,
+    speed_path,
+    table_baselines,
+    table_inputs,
+    table_runs,
+)
+
+__all__ = ["table_baselines", "table_inputs", "table_runs", "write_tables"]
+
+SCORES = ("HOTA", "IDF1", "AssA", "MOTA", "DetA")
+TITLES = {"milliseconds": "ms", "percent": "%", "history": "history", "hours_per_epoch": "h/epoch"}
+DECIMALS = {"milliseconds": 2, "history": 0, "mean": 3}
+SIDES = ("paper", "here")
+DASH = "—"
+PUBLISHED_RULE = "object-max"
+SIMILARITY_RANGES = {
+    "below 0": (-math.inf, 0.0),
+    "0 to 0.25": (0.0, 0.25),
+    "0.25 to 0.5": (0.25, 0.5),
+    "0.5 to 0.75": (0.5, 0.75),
+    "0.75 to 0.9": (0.75, 0.9),
+    "above 0.9": (0.9, math.inf),
+}
+"""What the similarity table shows; each end is an edge of the stored histogram."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A number, measured with one or several seeds."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation over the seeds; None with one."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """HOTA of a row minus that of its reference."""
+
+    reference: str
+    paper: float | None
+    here: float | None
+    error: float | None
+    """Paired standard error over the test sequences; None with fewer than two."""
+    sequences: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: the paper's numbers and ours."""
+
+    key: str
+    paper: PaperRow
+    measured_by: str | None
+    """Variant or baseline; None: cited only."""
+    here: dict[str, Measured | None]
+    difference: Difference | None
+    trained_on_test: bool
+    """Whether the split that is scored was also trained on."""
+
+
+@dataclass(frozen=True)
+class SeedNoise:
+    """Deviation of HOTA between seeds, pooled over the variants of which several seeds are scored."""
+
+    deviation: float
+    variants: int
+    freedom: int
+
+    def threshold(self, seeds: int) -> float:
+        """Difference of two rows of so many seeds each that is twice its standard error."""
+        return 2 * math.sqrt(2) * self.deviation / math.sqrt(seeds)
+
+
+def write_tables(params: Params, root: Path, output: Path) -> None:
+    """Write the page `output`, and beside it ``tables/TABLE.csv`` for each table and ``tables/similarity.csv``.
+
+    Args:
+        params: the benchmark and its tables.
+        root: folder of scores/, models/ and results/speed/.
+        output: Markdown file, results/tables.md.
+
+    Raises:
+        ParamsError: see `read_paper`.
+        InputError: a file that is there cannot be read.
+    """
+    results = Results(params, Path(root))
+    paper = read_paper(params)
+    folder = output.parent / "tables"
+    sections = [_introduction(results)]
+    for name, settings in params.tables.items():
+        table, dataset = paper.tables[name], params.benchmark.dataset_of(settings.dataset)
+        rows = _rows(results, table, name)
+        sections.append(_section(results, table, name, rows))
+        write_text(folder / f"{name}.csv", _csv(_records(table, rows, dataset)))
+    similarities = _similarities(results)
+    sections.append(_similarity_section(results, similarities, paper.similarity_note))
+    write_text(folder / "similarity.csv", _csv(_similarity_records(similarities)))
+    write_text(output, "\n\n".join(sections) + "\n")
+
+
+class Results:
+    """What the runs of a benchmark left under `root`, read once."""
+
+    def __init__(self, params: Params, root: Path) -> None:
+        self.params, self.root, self.benchmark = params, root, params.benchmark
+        self.json = cache(read_json)
+
+    def scores(self, run: Run) -> dict[str, dict[str, float]] | None:
+        """Sequence (and `COMBINED`) -> metric -> value; None where `run` is not scored."""
+        path = scores_path(self.params, self.root, run)
+        scores = self.json(path)
+        if scores is not None and any(metric not in scores.get(COMBINED, {}) for metric in SCORES):
+            raise InputError(f"{path}: no {', '.join(SCORES)} under {COMBINED!r}; score the run again")
+        return scores
+
+    def all_scores(self, dataset: str, measured_by: str) -> list[dict[str, dict[str, float]]]:
+        """Scores of the seeds that are there."""
+        runs = [Run(dataset, measured_by, seed) for seed in self.benchmark.seeds]
+        return [scores for run in runs if (scores := self.scores(run)) is not None]
+
+    def measured(self, dataset: str | None, row: str, measured_by: str, metric: str) -> Measured | None:
+        """Our number for `metric` of the row with key `row`."""
+        if dataset is None:
+            return None
+        if metric in SCORES:
+            values = [scores[COMBINED][metric] for scores in self.all_scores(dataset, measured_by)]
+        elif metric == "history":
+            values = [self.params.settings(dataset, measured_by).history]
+        elif metric == "hours_per_epoch":
+            histories = [
+                read_history(history_path(self.root, Run(dataset, measured_by, s))) for s in self.benchmark.seeds
+            ]
+            epochs = [[record["seconds"] for record in history if record["kind"] == "epoch"] for history in histories]
+            values = [statistics.fmean(seconds) / 3600 for seconds in epochs if seconds]
+        else:
+            speed = (self.json(speed_path(self.root, dataset)) or {}).get("milliseconds", {})
+            values = [speed[row]] if row in speed else []
+            if metric == "percent":
+                values = [100 * value / speed["total"] for value in values]
+        return Measured(tuple(values)) if values else None
+
+    def difference_error(self, dataset: str, reference: str, measured_by: str) -> tuple[float | None, int]:
+        """Standard error of the HOTA difference over the sequences that both have, and how many these are.
+
+        With several seeds the sequences' means over seeds are compared.
+        """
+        both = [self.all_scores(dataset, name) for name in (reference, measured_by)]
+        common = set.intersection(*(set(scores) for seeds in both for scores in seeds)) - {COMBINED}
+        if len(common) < 2:
+            return None, len(common)
+        first, second = (
+            {name: {"HOTA": statistics.fmean(scores[name]["HOTA"] for scores in seeds)} for name in common}
+            for seeds in both
+        )
+        return paired_difference(first, second, "HOTA")[1], len(common)
+
+    @cached_property
+    def seed_noise(self) -> SeedNoise | None:
+        """Of all scored seeds of the benchmark's variants, those that no table asks for too; None: nowhere two."""
+        squares, freedom, variants = 0.0, 0, 0
+        for dataset, data in self.benchmark.datasets.items():
+            for variant in self.params.variants:
+                folder = self.root / "scores" / dataset / variant
+                runs = [Run(dataset, variant, int(path.parent.name.removeprefix("seed-")))
+                        for path in sorted(folder.glob(f"seed-*/{data.test_split}.json"))]  # fmt: skip
+                values = [scores[COMBINED]["HOTA"] for run in runs if (scores := self.scores(run))]
+                if len(values) > 1:
+                    squares += (len(values) - 1) * statistics.variance(values)
+                    freedom += len(values) - 1
+                    variants += 1
+        return SeedNoise(math.sqrt(squares / freedom), variants, freedom) if freedom else None
+
+    def trained_on_test(self, dataset: str | None, measured_by: str | None) -> bool:
+        """Whether the split that is scored was also trained on."""
+        if dataset is None or measured_by not in self.params.variants:
+            return False
+        return self.benchmark.dataset(dataset).test_split in self.params.settings(dataset, measured_by).training_splits
+
+    def frames(self, dataset: str) -> int | None:
+        """Frames of the test split; None where they are neither rendered nor here."""
+        data = self.benchmark.dataset(dataset)
+        if data.render:
+            return data.splits[data.test_split] * data.render.frames
+        files = (self.root / "data" / dataset / data.test_split).glob("*/seqinfo.ini")
+        return sum(_sequence_length(path) for path in files) or None
+
+
+def _sequence_length(path: Path) -> int:
+    parser = configparser.ConfigParser()
+    parser.read(path)
+    return parser.getint("Sequence", "seqLength")
+
+
+def _rows(results: Results, table: PaperTable, name: str) -> list[Row]:
+    settings = results.params.tables[name]
+    dataset = results.benchmark.dataset_of(settings.dataset)
+    here = {
+        key: {metric: results.measured(dataset, key, measured_by, metric) for metric in table.metrics}
+        for key, measured_by in settings.rows.items()
+    }
+
+    def difference(key: str) -> Difference | None:
+        reference = table.references.get(key)
+        if reference is None or key not in here:
+            return None
+        published = table.rows[key].values["HOTA"], table.rows[reference].values["HOTA"]
+        paper = None if None in published else published[0] - published[1]
+        ours = here[key]["HOTA"], here[reference]["HOTA"] if reference in here else None
+        if dataset is None or None in ours:
+            return Difference(table.rows[reference].label, paper, None, None, 0)
+        error, sequences = results.difference_error(dataset, settings.rows[reference], settings.rows[key])
+        return Difference(table.rows[reference].label, paper, ours[0].mean - ours[1].mean, error, sequences)
+
+    unmeasured = dict.fromkeys(table.metrics)
+    return [
+        Row(
+            key,
+            paper,
+            measured_by := settings.rows.get(key),
+            here.get(key, unmeasured),
+            difference(key),
+            results.trained_on_test(dataset, measured_by),
+        )
+        for key, paper in table.rows.items()
+    ]
+
+
+def _introduction(results: Results) -> str:
+    benchmark, params = results.benchmark, results.params
+    runs = table_runs(params)
+    rules: dict[str, list[Run]] = {}
+    for run in runs:
+        rules.setdefault(params.settings(run.dataset, run.variant).tracker.assignment, []).append(run)
+    assignment = "; ".join(
+        f"{rule} ({'the published rule' if rule == PUBLISHED_RULE else f'not the published one, {PUBLISHED_RULE}'})"
+        + (f" in {', '.join(f'`{run}`' for run in used)}" if len(rules) > 1 else "")
+        for rule, used in rules.items()
+    )
+    lines = [
+        f"# The paper's tables, measured on the benchmark `{benchmark.name}`",
+        "",
+        f"> {benchmark.note}",
+        "",
+        "- `paper` is the paper's number, on its data set; `here` was measured by the run in the column `run`; rows"
+        f" marked `cited` are not run here. {DASH}: not given by the paper, or not measured yet."
+        " Bold: the highest measured in its column, resolved or not.",
+        "- HOTA, IDF1, AssA, MOTA and DetA are in per cent, over all sequences of the split together (TrackEval)."
+        " With several seeds: mean ± standard deviation over the seeds.",
+        "- Δ HOTA: a row's HOTA minus that of the table's reference. Its ± is the paired standard error over the test"
+        " sequences, from each sequence's own difference; it leaves out the randomness of training.",
+        f"- {_noise_note(results.seed_noise)}",
+        f"- Assignment in the tracker: {assignment}. SORT, ByteTrack, OC-SORT and BoT-SORT link the detections of"
+        f" `{FULL}` with the same seed, not those of the paper's detector for them.",
+        f"- Seeds: {', '.join(map(str, benchmark.seeds))}; they vary the training of the tracker; all start from the"
+        " data set's one detector.",
+        f"- Commit {commit(results.root)}; page written on {machine()}.",
+    ]
+    missing = [path for path in table_inputs(params, results.root) if not path.is_file()]
+    if missing:
+        shown = ", ".join(f"`{path.relative_to(results.root)}`" for path in missing[:3])
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        lines.append(f"- **Not measured yet**, {len(missing)} files: {shown}{more}.")
+    header = ["data set", "what it is", "beside the paper's", "split", "sequences", "frames", "detector starts from"]
+    cells = []
+    for name in dict.fromkeys(run.dataset for run in runs):
+        data = benchmark.dataset(name)
+        sequences, frames = data.splits[data.test_split], results.frames(name) or DASH
+        start = data.detector_start or "random weights"
+        cells.append([f"`{name}`", data.title, data.counterpart, data.test_split, str(sequences), str(frames), start])
+    return "\n".join([*lines, "", _markdown(header, cells, "llllrrl")])
+
+
+def _noise_note(noise: SeedNoise | None) -> str:
+    if noise is None:
+        return (
+            "**Seed noise has not been measured in this run**: no variant has several seeds. How far another seed moves"
+            " a number is unknown, so that no single difference between two trainings shows an effect of the method."
+        )
+    return (
+        f"Seed noise: s = {noise.deviation:.2f} HOTA, the pooled standard deviation between seeds of"
+        f" {noise.variants} variants ({noise.freedom} degrees of freedom). Between two rows of n seeds each,"
+        f" differences below 2·√2·s/√n are not resolved: {noise.threshold(1):.1f} HOTA with one seed."
+    )
+
+
+def _section(results: Results, table: PaperTable, name: str, rows: list[Row]) -> str:
+    settings = results.params.tables[name]
+    dataset = results.benchmark.dataset_of(settings.dataset)
+    if dataset is None:
+        place = f"The benchmark has no such data set: nothing stands beside the paper's {settings.dataset}."
+    else:
+        data = results.benchmark.dataset(dataset)
+        place = f"Paper: {settings.dataset}, test. Here: `{dataset}` ({data.title}), {data.test_split}."
+    compared = bool(table.references)
+    header = ["", "run"] + [f"{TITLES.get(metric, metric)} {side}" for metric in table.metrics for side in SIDES]
+    header += ["Δ HOTA paper", "Δ HOTA here ± s.e."] if compared else []
+    best = _best(table, rows)
+    cells, group = [], ""
+    for row in rows:
+        if row.paper.group != group:
+            group = row.paper.group
+            cells.append([f"*{group}*"] + [""] * (len(header) - 1))
+        line = [row.paper.label, f"`{row.measured_by}`" if row.measured_by else "cited"]
+        for metric in table.metrics:
+            here = _number(metric, row.here[metric]) if row.measured_by else ""
+            line += [_text(metric, row.paper.values[metric]), f"**{here}**" if (row.key, metric) in best else here]
+        if compared:
+            line += _difference_cells(row.difference)
+        cells.append(line)
+    below = [f"- {note}" for note in table.notes]
+    below += [
+        f"- **{row.paper.label} is scored on `{data.test_split}`, which it was also trained on: no test result.**"
+        for row in rows
+        if row.trained_on_test
+    ]
+    if compared:
+        below += _resolution(results, rows)
+    if "milliseconds" in table.metrics and dataset and (speed := results.json(speed_path(results.root, dataset))):
+        width, height = speed["image"]
+        below.append(
+            f"- here: images of {width} x {height} in the network, {speed['objects']:.1f} objects a frame, on"
+            f" {speed['machine']}, {speed['threads']} threads"
+        )
+    title = f"## {name.capitalize().replace('-', ' ')}: {settings.title}"
+    return "\n\n".join(
+        filter(None, [title, place, _markdown(header, cells, "ll" + "r" * (len(header) - 2)), "\n".join(below)])
+    )
+
+
+def _best(table: PaperTable, rows: list[Row]) -> set[tuple[str, str]]:
+    """(row, metric) of the highest scores, where there are different ones; rows trained on the test split stay out."""
+    best = set()
+    for metric in set(table.metrics) & set(SCORES):
+        means = {row.key: value.mean for row in rows if not row.trained_on_test and (value := row.here[metric])}
+        if len(set(means.values())) > 1:
+            best |= {(key, metric) for key, mean in means.items() if mean == max(means.values())}
+    return best
+
+
+def _difference_cells(difference: Difference | None) -> list[str]:
+    if difference is None:
+        return ["", ""]
+    paper = DASH if difference.paper is None else _signed(difference.paper)
+    if difference.here is None:
+        return [paper, DASH]
+    error = "" if difference.error is None else f" ± {difference.error:.1f}"
+    return [paper, _signed(difference.here) + error]
+
+
+def _resolution(results: Results, rows: list[Row]) -> list[str]:
+    """What the differences of a table can tell."""
+    differences = {row.paper.label: row.difference for row in rows if row.difference}
+    references = list(dict.fromkeys(difference.reference for difference in differences.values()))
+    against = f"*{references[0]}*" if len(references) == 1 else "the row of the same length without it"
+    lines = [f"- Δ HOTA is taken to {against}"]
+    measured = {label: d for label, d in differences.items() if d.here is not None}
+    paired = {label: d for label, d in measured.items() if d.error is not None}
+    if paired:
+        counts = sorted({difference.sequences for difference in paired.values()})
+        beyond = [label for label, difference in paired.items() if abs(difference.here) > 2 * difference.error]
+        lines[0] += (
+            f"; paired over {' to '.join(map(str, counts))} sequences. Beyond 2 s.e.: {', '.join(beyond) or 'none'}"
+        )
+    if measured and (noise := results.seed_noise):
+        seeds = min(len(row.here["HOTA"].values) for row in rows if row.here["HOTA"])
+        threshold = noise.threshold(seeds)
+        beyond = [label for label, difference in measured.items() if abs(difference.here) > threshold]
+        told = "one seed" if seeds == 1 else f"{seeds} seeds"
+        lines.append(f"- Beyond the seed noise ({threshold:.1f} HOTA with {told} a row): {', '.join(beyond) or 'none'}")
+    return lines
+
+
+def _similarities(results: Results) -> dict[tuple[str, str], dict[str, Measured]]:
+    """(data set, variant) -> column of the similarity table -> number; no columns where nothing is measured."""
+    due = similarity_runs(results.params, results.root)
+    variants = [DETECTOR, *results.params.tables[COMPLEMENTARY].rows.values()] if due else []
+    datasets = list(results.benchmark.datasets)
+    found: dict[tuple[str, str], list[dict[str, float]]] = {}
+    for run in sorted(due, key=lambda run: (datasets.index(run.dataset), variants.index(run.variant), run.seed)):
+        similarity = results.json(similarity_path(results.params, results.root, run))
+        seeds = found.setdefault((run.dataset, run.variant), [])
+        if similarity and similarity["pairs"]:
+            seeds.append(_similarity_columns(similarity))
+    return {
+        name: {column: Measured(tuple(columns[column] for columns in seeds)) for column in (seeds[0] if seeds else ())}
+        for name, seeds in found.items()
+    }
+
+
+def _similarity_columns(similarity: dict[str, Any]) -> dict[str, float]:
+    """Mean similarity, and the shares of pairs in per cent by range, of what `fdta similarity` wrote."""
+    bins = list(zip(similarity["histogram"]["edges"], similarity["histogram"]["counts"], strict=False))
+    shares = {
+        title: 100 * sum(count for edge, count in bins if low <= edge < high) / similarity["pairs"]
+        for title, (low, high) in SIMILARITY_RANGES.items()
+    }
+    return {"mean": similarity["mean"], **shares}
+
+
+def _similarity_section(results: Results, table: dict[tuple[str, str], dict[str, Measured]], note: str) -> str:
+    header = ["data set", "run", "mean", *SIMILARITY_RANGES]
+    rows = []
+    for (dataset, variant), columns in table.items():
+        cells = [f"`{dataset}`", "detector alone" if variant == DETECTOR else f"`{variant}`"]
+        rows.append(cells + [_number(column, columns.get(column)) for column in header[2:]])
+    text = (
+        "Cosine similarity between the object embeddings of one frame, of all pairs of different detections above the"
+        " tracker's threshold on the test split: the mean, and the share of pairs in per cent by range. " + note
+    )
+    return "\n\n".join(
+        ["## Similarity between objects (the statistic of Fig. 1)", text, _markdown(header, rows, "llr")]
+    )
+
+
+def _number(metric: str, measured: Measured | None) -> str:
+    if measured is None:
+        return DASH
+    deviation = measured.deviation
+    return _text(metric, measured.mean) + (f" ± {_text(metric, deviation)}" if deviation is not None else "")
+
+
+def _text(metric: str, value: float | None) -> str:
+    if value is None:
+        return DASH
+    if metric == "hours_per_epoch" and value < 0.1:
+        return f"{value:.2g}"
+    return f"{value:.{DECIMALS.get(metric, 1)}f}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "−")  # noqa: RUF001
+
+
+def _markdown(header: list[str], rows: list[list[str]], align: str) -> str:
+    """Table whose columns line up as plain text too; `align`: "l" or "r" a column, the last for all that follow."""
+    align += align[-1] * (len(header) - len(align))
+    widths = [max(3, *(len(line[i]) for line in [header, *rows])) for i in range(len(header))]
+    rule = ["-" * (width - 1) + ":" if side == "r" else "-" * width for width, side in zip(widths, align, strict=True)]
+    lines = [
+        [
+            cell.rjust(width) if side == "r" else cell.ljust(width)
+            for cell, width, side in zip(line, widths, align, strict=True)
+        ]
+        for line in [header, *rows]
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
+
+
+def _records(table: PaperTable, rows: list[Row], dataset: str | None) -> Iterable[dict[str, Any]]:
+    """Rows of a table's CSV; numbers that are missing are empty."""
+    for row in rows:
+        record = {
+            "row": row.key,
+            "label": row.paper.label,
+            "group": row.paper.group,
+            "dataset": dataset if row.measured_by else None,
+            "measured_by": row.measured_by or "cited",
+        }
+        for metric in table.metrics:
+            here = row.here[metric]
+            record[f"{metric}_paper"] = row.paper.values[metric]
+            record[f"{metric}_here"] = here and here.mean
+            record[f"{metric}_seeds"] = here and len(here.values)
+            record[f"{metric}_seed_deviation"] = here and here.deviation
+        if table.references:
+            difference = row.difference
+            record["reference"] = difference and difference.reference
+            record["HOTA_difference_paper"] = difference and difference.paper
+            record["HOTA_difference_here"] = difference and difference.here
+            record["HOTA_difference_standard_error"] = difference and difference.error
+            record["paired_sequences"] = difference and difference.sequences
+        yield record
+
+
+def _similarity_records(table: dict[tuple[str, str], dict[str, Measured]]) -> Iterable[dict[str, Any]]:
+    for (dataset, variant), columns in table.items():
+        record: dict[str, Any] = {"dataset": dataset, "variant": variant}
+        for column in ("mean", *SIMILARITY_RANGES):
+            measured = columns.get(column)
+            record[column] = measured and measured.mean
+            record[f"{column} seed deviation"] = measured and measured.deviation
+        yield record
+
+
+def _csv(records: Iterable[dict[str, Any]]) -> str:
+    records = list(records)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(records[0]) if records else [], lineterminator="\n")
+    writer.writeheader()
+    for record in records:
+        writer.writerow({key: round(value, 4) if isinstance(value, float) else value for key, value in record.items()})
+    return text.getvalue()

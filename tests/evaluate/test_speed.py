@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from fdta.data.motchallenge import Sequence, read_sequence
+from fdta.errors import InputError
+from fdta.evaluate.speed import measure_inference
+from fdta.model.fdta import FDTA
+from fdta.params import Settings, settings_from_dict
+
+CPU = torch.device("cpu")
+COMPONENTS = ("detr", "sa", "ta", "id_prediction", "other")
+
+
+def tiny_settings(**overrides: dict[str, object]) -> Settings:
+    tiny: dict[str, dict[str, object] | int] = {
+        "history": 4,
+        "backbone": {"block": "basic", "norm": "group", "stem_width": 16, "widths": [16] * 4, "blocks": [1] * 4},
+        "detector": {"width": 16, "heads": 2, "encoder_layers": 1, "decoder_layers": 2, "feedforward": 16}
+        | {"queries": 6, "norm_groups": 4},
+        "spatial": {"bins": 5, "feedforward": 16},
+        "temporal": {"layers": 1, "heads": 2, "feedforward": 16},
+        "association": {"labels": 8, "label_width": 16, "layers": 1, "heads": 2},
+        # Every query is an object.
+        "tracker": {"short_side": 64, "long_side": 96, "detection_threshold": 0, "newborn_threshold": 0}
+        | {"record_threshold": 0},
+    }
+    for name, values in overrides.items():
+        tiny[name] = {**tiny[name], **values}
+    return settings_from_dict(tiny)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def sequence(tmp_path: Path) -> Sequence:
+    folder = tmp_path / "s"
+    (folder / "img1").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for frame in range(1, 4):
+        cv2.imwrite(str(folder / "img1" / f"{frame:08d}.jpg"), random.integers(0, 256, (80, 120, 3), dtype=np.uint8))
+    (folder / "seqinfo.ini").write_text("[Sequence]\nname=s\nseqLength=3\nimWidth=120\nimHeight=80\n")
+    return read_sequence(folder)
+
+
+def slowed(function: Callable, seconds: float) -> Callable:
+    def slow(*arguments: object, **named: object) -> object:
+        time.sleep(seconds)
+        return function(*arguments, **named)
+
+    return slow
+
+
+def test_components_add_up_to_the_total(sequence: Sequence) -> None:
+    settings = tiny_settings()
+    measured = measure_inference(FDTA(settings), sequence, settings, CPU, repeats=3)
+    assert all(measured[component] > 0 for component in COMPONENTS)
+    assert sum(measured[component] for component in COMPONENTS) == pytest.approx(measured["total"])
+    assert len(measured["passes"]) == 3
+    assert measured["total"] == sorted(measured["passes"])[1]
+    assert (measured["sequence"], measured["frames"], measured["image"]) == ("s", 3, [96, 64])
+    assert measured["objects"] == 6
+    assert json.loads(json.dumps(measured)) == measured
+
+
+@pytest.mark.parametrize(
+    ("component", "part", "calls"),
+    [
+        ("detr", "detector.backbone", 1),
+        ("sa", "detector.spatial_adapter.classifier", 1),
+        ("sa", "detector.decoder.1.depth_attention", 1),
+        ("ta", "temporal_adapter.layers.0", 2 / 3),
+        ("id_prediction", "trajectory_features", 2 / 3),
+        ("id_prediction", "id_decoder", 2 / 3),
+    ],
+)
+def test_a_slow_part_counts_for_its_component(sequence: Sequence, component: str, part: str, calls: float) -> None:
+    # There is no history in the first of the three frames.
+    settings = tiny_settings()
+    model = FDTA(settings)
+    module = model.get_submodule(part)
+    module.forward = slowed(module.forward, 0.1)
+    measured = measure_inference(model, sequence, settings, CPU, repeats=1)
+    assert measured[component] >= 100 * calls
+    assert measured["total"] - measured[component] < 100 * calls
+
+
+def test_without_adapters_they_take_no_time(sequence: Sequence) -> None:
+    settings = tiny_settings(spatial={"enabled": False}, temporal={"enabled": False})
+    measured = measure_inference(FDTA(settings), sequence, settings, CPU, repeats=1)
+    assert measured["sa"] == measured["ta"] == 0
+    assert measured["detr"] > 0 and measured["id_prediction"] > 0
+
+
+def test_measuring_leaves_the_model_as_it_was(sequence: Sequence) -> None:
+    settings = tiny_settings()
+    model = FDTA(settings)
+    measure_inference(model, sequence, settings, CPU, repeats=1)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_no_pass_is_refused(sequence: Sequence) -> None:
+    settings = tiny_settings()
+    with pytest.raises(InputError, match="repeats"):
+        measure_inference(FDTA(settings), sequence, settings, CPU, repeats=0)

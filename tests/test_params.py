@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fdta.params import Params, ParamsError, Run, settings_from_dict, settings_to_dict
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """Write params.yaml with one value at a path of keys changed or added."""
+
+    def change(keys: list[str], value: object) -> Path:
+        raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+        place = raw
+        for key in keys[:-1]:
+            place = place.setdefault(key, {})
+        place[keys[-1]] = value
+        path = tmp_path / "params.yaml"
+        path.write_text(yaml.safe_dump(raw))
+        return path
+
+    return change
+
+
+@pytest.mark.parametrize("benchmark", ["synthetic", "smoke", "paper"])
+def test_every_benchmark_is_valid(benchmark):
+    params = Params(ROOT / "params.yaml", benchmark)
+    for dataset in params.benchmark.datasets:
+        for variant in params.variants:
+            settings = params.settings(dataset, variant)
+            assert settings_from_dict(settings_to_dict(settings)) == settings
+
+
+def test_paper_settings():
+    params = Params(ROOT / "params.yaml", "paper")
+    dance, sports, birds = (params.settings(name, "full") for name in ("dancetrack", "sportsmot", "bft"))
+    assert (dance.history, sports.history, birds.history) == (30, 60, 20)
+    assert (dance.training.epochs, dance.training.milestones) == (13, (6, 9))
+    assert (sports.training.epochs, sports.training.milestones) == (13, (8, 12))
+    assert (birds.training.epochs, birds.training.milestones) == (22, (16, 20))
+    assert (dance.spatial.bins, birds.spatial.bins) == (150, 120)
+    assert (dance.detector.queries, dance.detector.width, dance.association.labels) == (300, 256, 50)
+    assert dance.augmentation.short_sides == tuple(range(480, 801, 32))
+
+
+def test_overrides_rank_benchmark_dataset_variant():
+    params = Params(ROOT / "params.yaml", "synthetic")
+    assert params.settings("dance", "full").history == 8
+    assert params.settings("dance", "history-short-ta").history == 2
+    assert not params.settings("dance", "base").spatial.enabled
+    assert params.settings("appearance", "detector").loss.attributes > params.settings("dance", "full").loss.attributes
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "told"),
+    [
+        (["benchmark"], "synthetik", "benchmark: 'synthetik'"),
+        (["colour"], 1, "colour: unknown key"),
+        (["variants", "full", "depth"], 1, "variants.full.depth: unknown key"),
+        (["variants", "full", "spatial.placement"], "behind", "allowed: after, between, before, none"),
+        (["variants", "full", "history"], "eight", "variants.full.history: expected int, got 'eight'"),
+        (["variants", "full", "history"], True, "expected int, got True"),
+        (["variants", "full", "history"], 1, "history must be at least 2"),
+        (["variants", "full", "training.learning_rate"], -1.0, "learning_rate must be above 0"),
+        (["variants", "full", "training.learning_rate"], "1e-4", "write 1.0e-04 with a point"),
+        (["variants", "full", "tracker.id_threshold"], 1.5, "id_threshold must lie in 0..1"),
+        (["variants", "full", "detector.width"], 30, "width 30"),
+        (["variants", "full", "clip.intervals"], [1, 2, 3], "expected 2 values"),
+        (["variants", "full"], [1], "variants.full: expected names with values"),
+        (["variants", "detector"], {}, "variants.detector: the name is taken"),
+        (["tables", "table-4", "rows", "base"], "bass", "tables.table-4.rows.base"),
+        (["benchmarks", "synthetic", "datasets", "dance", "render", "scene"], "opera", "render.scene: 'opera'"),
+        (["benchmarks", "synthetic", "datasets", "dance", "splits"], {"train": 0}, "at least one sequence"),
+        (["benchmarks", "synthetic", "datasets", "dance", "detector_start"], "nowhere", "detector_start: 'nowhere'"),
+        (["benchmarks", "synthetic", "variants"], {"ghost": {"history": 3}}, "variants.ghost: no such variant"),
+    ],
+)
+def test_bad_values_are_refused_with_their_place(changed, keys, value, told):
+    path = changed(keys, value)
+    with pytest.raises(ParamsError) as error:
+        Params(path)
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_broken_yaml_names_the_line(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("benchmark: synthetic\nseeds: [0\n")
+    with pytest.raises(ParamsError, match="line 3 is no valid YAML"):
+        Params(path)
+
+
+def test_run_names():
+    assert str(Run.parse("dance/full/seed-3")) == "dance/full/seed-3"
+    with pytest.raises(ParamsError, match="DATASET/VARIANT/seed-N"):
+        Run.parse("dance/full")
