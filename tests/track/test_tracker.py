@@ -22,7 +22,8 @@ def similarity(labels: int):
 
     def id_scores(features: Tensor, missing: Tensor, rows: Tensor, times: Tensor, current: Tensor) -> Tensor:
         assert features.shape[:2] == missing.shape == (len(times), len(rows))
-        assert not missing.all(0).any() and (features[missing] == 0).all()
+        assert not missing.all(0).any()
+        assert torch.equal(features.any(dim=-1), ~missing)
         means = features.sum(0) / (~missing).sum(0)[:, None]
         logits = torch.full((len(current), labels + 1), -10.0)
         logits[:, -1] = 5
@@ -163,6 +164,14 @@ def test_newborn_takes_the_label_unused_longest_and_ends_its_track() -> None:
     assert identities(tracker.update(*people([1, 2, 3]))) == [4, 1, 2]  # and 1 takes that of 4
 
 
+def test_of_labels_used_in_one_frame_the_first_detections_goes_first() -> None:
+    tracker = tracker_of_people(labels=3, history=8)
+    tracker.update(*people([1, 2, 3]))
+    tracker.update(*people([3, 1, 2]))
+    assert identities(tracker.update(*people([4]))) == [3]
+    assert identities(tracker.update(*people([1, 2]))) == [0, 1]  # so 4 took the label of 3
+
+
 def test_a_label_passes_no_embeddings_on() -> None:
     tracker = tracker_of_people(labels=1, history=8)
     tracker.update(*people([1]))
@@ -186,9 +195,9 @@ def test_more_objects_than_labels_for_many_frames() -> None:
 
 def test_surest_newborns_go_first_and_the_others_wait() -> None:
     tracker = tracker_of_people(labels=2, history=3)
-    tracks = tracker.update(*people([1, 2, 3, 4], [0.7, 0.9, 0.65, 0.8]))
+    tracks = tracker.update(*people([1, 2, 3, 4], [0.7, 0.8, 0.65, 0.9]))
     assert tracks.boxes_cxcywh[:, 0].tolist() == [2 / 16, 4 / 16]
-    assert identities(tracks) == [0, 1]
+    assert identities(tracks) == [0, 1]  # numbered in the order of the detections all the same
     tracks = tracker.update(*people([1, 2, 3], [0.7, 0.9, 0.65]))
     assert tracks.boxes_cxcywh[:, 0].tolist() == [1 / 16, 2 / 16]
     assert identities(tracks) == [2, 0]

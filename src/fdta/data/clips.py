@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fdta.data.augmentation import Frame, draw_augmentation
+from fdta.data.figures import ATTRIBUTES
 from fdta.data.images import to_tensor
 from fdta.data.motchallenge import Sequence, read_split
 from fdta.data.targets import Targets
@@ -178,7 +179,7 @@ def _attributes(sequence: Sequence) -> np.ndarray:
     if not path.is_file():
         raise InputError(f"{path}: no such file; set loss.attributes to 0 for data without appearance attributes")
     known = {int(identity): classes for identity, classes in json.loads(path.read_text()).items()}
-    table = np.full((max(known) + 1, len(ATTRIBUTES)), UNKNOWN, np.int64)
+    table = np.full((max(known) + 1, len(ATTRIBUTES)), -1, np.int64)
     for identity, classes in known.items():
-        table[identity] = [classes.get(name, UNKNOWN) for name in ATTRIBUTES]
+        table[identity] = [classes[name] for name in ATTRIBUTES]
     return table

@@ -194,7 +194,7 @@ def birds(
     """
     zero = np.zeros_like(yaw)
     shoulder = _vector(zero[..., None] + 0.045 * _SIDES, zero[..., None] + 0.03, zero[..., None] + 0.03)
-    inner, outer = 0.2 + 0.75 * np.sin(flap), 0.1 + 0.85 * np.sin(flap - 0.9)
+    inner, outer = 0.2 + 0.55 * np.sin(flap), 0.1 + 0.65 * np.sin(flap - 0.9)
     wrist = shoulder + 0.2 * _wing(inner, 0.15)
     tip = wrist + 0.27 * _wing(outer, -0.35)
     origin = _vector(zero, zero, zero)

@@ -289,9 +289,9 @@ def _cell_centers(geometry: Geometry) -> Tensor:
 
 def _grid(points: int) -> Tensor:
     """Points (n, 2) spread over the unit square in rows of (nearly) equal number."""
-    index = torch.arange(points)
-    rows = math.isqrt(points)
-    row = index * rows // points
-    counts = row.bincount()
-    column = index - (counts.cumsum(0) - counts)[row]
-    return torch.stack([(column + 0.5) / counts[row], (row + 0.5) / rows], -1)
+    rows = torch.arange(points).tensor_split(math.isqrt(points))
+    grid = [
+        torch.stack([(torch.arange(len(row)) + 0.5) / len(row), torch.full((len(row),), (y + 0.5) / len(rows))], -1)
+        for y, row in enumerate(rows)
+    ]
+    return torch.cat(grid)

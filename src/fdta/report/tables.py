@@ -76,6 +76,7 @@ class Difference:
     """HOTA of a row minus that of its reference."""
 
     reference: str
+    """Key of that row."""
     paper: float | None
     here: float | None
     error: float | None
@@ -196,12 +197,12 @@ class Results:
     @cached_property
     def seed_noise(self) -> SeedNoise | None:
         """Of all scored seeds of the benchmark's variants, those that no table asks for too; None: nowhere two."""
+        scored = self.root / "scores"
         squares, freedom, variants = 0.0, 0, 0
         for dataset, data in self.benchmark.datasets.items():
             for variant in self.params.variants:
-                folder = self.root / "scores" / dataset / variant
-                runs = [Run(dataset, variant, int(path.parent.name.removeprefix("seed-")))
-                        for path in sorted(folder.glob(f"seed-*/{data.test_split}.json"))]  # fmt: skip
+                files = sorted(scored.glob(f"{dataset}/{variant}/seed-*/{data.test_split}.json"))
+                runs = [Run.parse(str(path.parent.relative_to(scored))) for path in files]
                 values = [scores[COMBINED]["HOTA"] for run in runs if (scores := self.scores(run))]
                 if len(values) > 1:
                     squares += (len(values) - 1) * statistics.variance(values)
@@ -246,9 +247,9 @@ def _rows(results: Results, table: PaperTable, name: str) -> list[Row]:
         paper = None if None in published else published[0] - published[1]
         ours = here[key]["HOTA"], here[reference]["HOTA"] if reference in here else None
         if dataset is None or None in ours:
-            return Difference(table.rows[reference].label, paper, None, None, 0)
+            return Difference(reference, paper, None, None, 0)
         error, sequences = results.difference_error(dataset, settings.rows[reference], settings.rows[key])
-        return Difference(table.rows[reference].label, paper, ours[0].mean - ours[1].mean, error, sequences)
+        return Difference(reference, paper, ours[0].mean - ours[1].mean, error, sequences)
 
     unmeasured = dict.fromkeys(table.metrics)
     return [
@@ -291,9 +292,17 @@ def _introduction(results: Results) -> str:
         f"- Assignment in the tracker: {assignment}. SORT, ByteTrack, OC-SORT and BoT-SORT link the detections of"
         f" `{FULL}` with the same seed, not those of the paper's detector for them.",
         f"- Seeds: {', '.join(map(str, benchmark.seeds))}; they vary the training of the tracker; all start from the"
-        " data set's one detector.",
+        " data set's one detector. `fdta params show RUN` prints every setting of a run.",
         f"- Commit {commit(results.root)}; page written on {machine()}.",
     ]
+    partial = [
+        f"`{run}` ({len(scores) - 1} of {data.splits[data.test_split]})"
+        for run in runs + table_baselines(params)
+        if (scores := results.scores(run))
+        and len(scores) - 1 != (data := benchmark.dataset(run.dataset)).splits[data.test_split]
+    ]
+    if partial:
+        lines.append(f"- **Not scored on all test sequences**: {', '.join(partial)}.")
     missing = [path for path in table_inputs(params, results.root) if not path.is_file()]
     if missing:
         shown = ", ".join(f"`{path.relative_to(results.root)}`" for path in missing[:3])
@@ -304,7 +313,10 @@ def _introduction(results: Results) -> str:
     for name in dict.fromkeys(run.dataset for run in runs):
         data = benchmark.dataset(name)
         sequences, frames = data.splits[data.test_split], results.frames(name) or DASH
-        start = data.detector_start or "random weights"
+        start = f"`{data.detector_start}`" if data.detector_start else "random weights"
+        if data.detector_start in benchmark.datasets:
+            loss = params.settings(data.detector_start, DETECTOR).loss
+            start += " (attribute pre-training)" if loss.attributes else ""
         cells.append([f"`{name}`", data.title, data.counterpart, data.test_split, str(sequences), str(frames), start])
     return "\n".join([*lines, "", _markdown(header, cells, "llllrrl")])
 
@@ -325,14 +337,34 @@ def _noise_note(noise: SeedNoise | None) -> str:
 def _section(results: Results, table: PaperTable, name: str, rows: list[Row]) -> str:
     settings = results.params.tables[name]
     dataset = results.benchmark.dataset_of(settings.dataset)
+    below = list(table.notes)
     if dataset is None:
-        place = f"The benchmark has no such data set: nothing stands beside the paper's {settings.dataset}."
+        place = f"There is no such data set in this benchmark: nothing stands beside the paper's {settings.dataset}."
     else:
         data = results.benchmark.dataset(dataset)
         place = f"Paper: {settings.dataset}, test. Here: `{dataset}` ({data.title}), {data.test_split}."
-    compared = bool(table.references)
+        below += [
+            f"**{row.paper.label} is scored on `{data.test_split}`, which it was also trained on: no test result.**"
+            for row in rows
+            if row.trained_on_test
+        ]
+        if "milliseconds" in table.metrics and (speed := results.json(speed_path(results.root, dataset))):
+            width, height = speed["image"]
+            below.append(
+                f"Here: images of {width} x {height} in the network, {speed['objects']:.1f} objects a frame; on"
+                f" {speed['machine']}; {speed['threads']} CPU threads"
+            )
+    below += _resolution(results, table, rows)
+    title = f"## {name.capitalize().replace('-', ' ')}: {settings.title}"
+    return "\n\n".join(
+        [title, place, _layout(table, rows), *(["\n".join(f"- {line}" for line in below)] if below else [])]
+    )
+
+
+def _layout(table: PaperTable, rows: list[Row]) -> str:
     header = ["", "run"] + [f"{TITLES.get(metric, metric)} {side}" for metric in table.metrics for side in SIDES]
-    header += ["Δ HOTA paper", "Δ HOTA here ± s.e."] if compared else []
+    if table.references:
+        header += ["Δ HOTA paper", "Δ HOTA here ± s.e."]
     best = _best(table, rows)
     cells, group = [], ""
     for row in rows:
@@ -343,27 +375,8 @@ def _section(results: Results, table: PaperTable, name: str, rows: list[Row]) ->
         for metric in table.metrics:
             here = _number(metric, row.here[metric]) if row.measured_by else ""
             line += [_text(metric, row.paper.values[metric]), f"**{here}**" if (row.key, metric) in best else here]
-        if compared:
-            line += _difference_cells(row.difference)
-        cells.append(line)
-    below = [f"- {note}" for note in table.notes]
-    below += [
-        f"- **{row.paper.label} is scored on `{data.test_split}`, which it was also trained on: no test result.**"
-        for row in rows
-        if row.trained_on_test
-    ]
-    if compared:
-        below += _resolution(results, rows)
-    if "milliseconds" in table.metrics and dataset and (speed := results.json(speed_path(results.root, dataset))):
-        width, height = speed["image"]
-        below.append(
-            f"- here: images of {width} x {height} in the network, {speed['objects']:.1f} objects a frame, on"
-            f" {speed['machine']}, {speed['threads']} threads"
-        )
-    title = f"## {name.capitalize().replace('-', ' ')}: {settings.title}"
-    return "\n\n".join(
-        filter(None, [title, place, _markdown(header, cells, "ll" + "r" * (len(header) - 2)), "\n".join(below)])
-    )
+        cells.append(line + (_difference_cells(row.difference) if table.references else []))
+    return _markdown(header, cells, "llr")
 
 
 def _best(table: PaperTable, rows: list[Row]) -> set[tuple[str, str]]:
@@ -386,26 +399,28 @@ def _difference_cells(difference: Difference | None) -> list[str]:
     return [paper, _signed(difference.here) + error]
 
 
-def _resolution(results: Results, rows: list[Row]) -> list[str]:
-    """What the differences of a table can tell."""
+def _resolution(results: Results, table: PaperTable, rows: list[Row]) -> list[str]:
+    """What the differences of a table are taken to, and which of them its noise leaves."""
     differences = {row.paper.label: row.difference for row in rows if row.difference}
-    references = list(dict.fromkeys(difference.reference for difference in differences.values()))
-    against = f"*{references[0]}*" if len(references) == 1 else "the row of the same length without it"
-    lines = [f"- Δ HOTA is taken to {against}"]
-    measured = {label: d for label, d in differences.items() if d.here is not None}
-    paired = {label: d for label, d in measured.items() if d.error is not None}
+    measured = {label: found for label, found in differences.items() if found.here is not None}
+    paired = {label: found for label, found in measured.items() if found.error is not None}
+    references = dict.fromkeys(f"*{table.rows[found.reference].label}*" for found in differences.values())
+    lines = []
+    if references:
+        lines.append(f"Δ HOTA: against {', '.join(references)}{' in turn' if len(references) > 1 else ''}")
     if paired:
-        counts = sorted({difference.sequences for difference in paired.values()})
-        beyond = [label for label, difference in paired.items() if abs(difference.here) > 2 * difference.error]
-        lines[0] += (
-            f"; paired over {' to '.join(map(str, counts))} sequences. Beyond 2 s.e.: {', '.join(beyond) or 'none'}"
+        sequences = " to ".join(str(n) for n in sorted({found.sequences for found in paired.values()}))
+        beyond = [label for label, found in paired.items() if abs(found.here) > 2 * found.error]
+        lines.append(
+            f"Beyond 2 s.e. of {sequences} paired test sequences (noise of training not counted):"
+            f" {'; '.join(beyond) or 'none'}"
         )
     if measured and (noise := results.seed_noise):
         seeds = min(len(row.here["HOTA"].values) for row in rows if row.here["HOTA"])
         threshold = noise.threshold(seeds)
-        beyond = [label for label, difference in measured.items() if abs(difference.here) > threshold]
-        told = "one seed" if seeds == 1 else f"{seeds} seeds"
-        lines.append(f"- Beyond the seed noise ({threshold:.1f} HOTA with {told} a row): {', '.join(beyond) or 'none'}")
+        beyond = [label for label, found in measured.items() if abs(found.here) > threshold]
+        count = "one seed" if seeds == 1 else f"{seeds} seeds"
+        lines.append(f"Beyond the seed noise, {threshold:.1f} HOTA with {count} a row: {'; '.join(beyond) or 'none'}")
     return lines
 
 
@@ -443,8 +458,9 @@ def _similarity_section(results: Results, table: dict[tuple[str, str], dict[str,
         cells = [f"`{dataset}`", "detector alone" if variant == DETECTOR else f"`{variant}`"]
         rows.append(cells + [_number(column, columns.get(column)) for column in header[2:]])
     text = (
-        "Cosine similarity between the object embeddings of one frame, of all pairs of different detections above the"
-        " tracker's threshold on the test split: the mean, and the share of pairs in per cent by range. " + note
+        "Cosine similarity of the object embeddings of one frame, over all pairs of detections above the tracker's"
+        " threshold on the test split: mean, and share of the pairs in per cent by range. The embeddings are the"
+        " decoder's output, so that SA and IA may change them, TA only by what it made the detector learn. " + note
     )
     return "\n\n".join(
         ["## Similarity between objects (the statistic of Fig. 1)", text, _markdown(header, rows, "llr")]
@@ -462,7 +478,7 @@ def _text(metric: str, value: float | None) -> str:
     if value is None:
         return DASH
     if metric == "hours_per_epoch" and value < 0.1:
-        return f"{value:.2g}"
+        return f"{value:#.2g}"
     return f"{value:.{DECIMALS.get(metric, 1)}f}"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,32 +14,12 @@ from tqdm import tqdm
 
 from fdta.data.images import resize, resized_size, to_tensor
 from fdta.data.motchallenge import Boxes, Sequence, read_split, write_boxes
-from fdta.files import whole_file
 from fdta.model.fdta import FDTA
-from fdta.params import Settings
+from fdta.params import Settings, TrackerSettings
+from fdta.track.detections import Detections, write_detections
 from fdta.track.tracker import OnlineTracker
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Detections:
-    """What the detector found in a sequence above `TrackerSettings.record_threshold`, frame by frame."""
-
-    frames: np.ndarray
-    """(n,) int32, from 1, rising."""
-    boxes_xyxy: np.ndarray
-    """(n, 4) float32, pixels of the original image."""
-    scores: np.ndarray
-    """(n,) float32, 0..1."""
-    embeddings: np.ndarray
-    """(n, d) float16, of the last decoder layer, before the adapters of the association."""
-
-
-def write_detections(path: Path, detections: Detections) -> None:
-    """Write `detections` to `path`, SEQUENCE.npz, whole or not at all; the arrays bear the names of the fields."""
-    with whole_file(path) as temporary:
-        np.savez(temporary, **vars(detections))
 
 
 def track_split(
@@ -129,12 +108,21 @@ def track_sequence(
     return Boxes(frame, identity, boxes_xywh, score.astype(np.float64)), found_detections
 
 
+def read_images(sequence: Sequence, frames: np.ndarray, settings: TrackerSettings) -> Tensor:
+    """Frames (n,) of `sequence`, counted from 1, as the detector reads them: (n, 3, H, W).
+
+    Raises:
+        InputError: an image cannot be read.
+    """
+    size = resized_size(sequence.width, sequence.height, settings.short_side, settings.long_side)
+    return torch.stack([to_tensor(resize(sequence.image(int(frame)), *size)) for frame in frames])
+
+
 def _chunks(sequence: Sequence, settings: Settings, chunk: int) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Frame numbers (n,) and images (n, 3, H, W) of at most `chunk` frames; a thread reads one chunk ahead."""
-    size = resized_size(sequence.width, sequence.height, settings.tracker.short_side, settings.tracker.long_side)
 
     def read(frames: np.ndarray) -> tuple[np.ndarray, Tensor]:
-        return frames, torch.stack([to_tensor(resize(sequence.image(int(frame)), *size)) for frame in frames])
+        return frames, read_images(sequence, frames, settings.tracker)
 
     every = np.arange(1, sequence.frames + 1)
     with ThreadPoolExecutor(max_workers=1) as reader:

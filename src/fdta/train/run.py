@@ -12,7 +12,7 @@ from torch import nn
 
 from fdta.data.clips import ClipDataset
 from fdta.data.motchallenge import read_split, write_boxes
-from fdta.data.render import ATTRIBUTES
+from fdta.data.figures import ATTRIBUTES
 from fdta.evaluate.detection import average_precision
 from fdta.evaluate.score import COMBINED, score
 from fdta.loss.attributes import AttributeHeads
