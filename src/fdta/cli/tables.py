@@ -13,7 +13,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description += "\nReads scores/, models/*/history.jsonl and results/speed/; what is absent is a dash."
     parser.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of scores/ and models/")
     parser.add_argument(
-        "--output", type=Path, default=Path("results/tables.md"), metavar="FILE", help="Markdown; CSVs in tables/ beside"
+        "--output",
+        type=Path,
+        default=Path("results/tables.md"),
+        metavar="FILE",
+        help="Markdown; CSVs beside, in tables/",
     )
     add_params(parser)
     parser.set_defaults(call=_tables)

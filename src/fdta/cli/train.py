@@ -11,7 +11,7 @@ from fdta.params import DETECTOR, Params, Run
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description += (
-        "\nThe detector of a data set comes first (dance/detector), then its variants (dance/full/seed-0) start from it."
+        "\nA data set's detector comes first (dance/detector); its variants (dance/full/seed-0) start from it."
         "\nA killed training goes on where it stood when the same command is given again."
     )
     parser.add_argument("run", help="DATASET/VARIANT/seed-N or DATASET/detector")

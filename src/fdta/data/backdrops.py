@@ -92,7 +92,10 @@ def pitch(ground: Ground, width: int, height: int, generator: np.random.Generato
 
     crowd = _crowd(width, height, unit, generator) * (0.6 + 0.12 * _noise(width, height, generator, 3))[..., None]
     boards = np.clip(generator.uniform(40, 230, (64, 3)), 0, 255)
-    hoarding = boards[(columns // (26 * unit)).astype(int) % 64] * (0.85 + 0.1 * _noise(width, height, generator, 5))[..., None]
+    hoarding = (
+        boards[(columns // (26 * unit)).astype(int) % 64]
+        * (0.85 + 0.1 * _noise(width, height, generator, 5))[..., None]
+    )
     top_of_boards = ground.edge - 7 * unit
     image = np.where((rows < ground.edge)[..., None], hoarding, image)
     image = np.where((rows < top_of_boards)[..., None], crowd, image)
@@ -101,7 +104,7 @@ def pitch(ground: Ground, width: int, height: int, generator: np.random.Generato
 
 def landscape(ground: Ground, width: int, height: int, generator: np.random.Generator) -> Backdrop:
     """Sky with clouds, ridges of hills, and a meadow or water below; the sky is infinitely far."""
-    rows, columns = _pixels(width, height)
+    rows, _ = _pixels(width, height)
     share = rows / height
     zenith, haze = np.array([95.0, 150, 215]), np.array([205.0, 220, 230])
     tint = generator.uniform(0.78, 1.08, 3)
@@ -137,9 +140,7 @@ def _standing(ground: Ground, rows: np.ndarray) -> np.ndarray:
     return ground.inverse_depth(np.maximum(rows, ground.edge)).astype(np.float32)
 
 
-def _noise(
-    width: int, height: int, generator: np.random.Generator, octaves: int, stretch: float = 1.0
-) -> np.ndarray:
+def _noise(width: int, height: int, generator: np.random.Generator, octaves: int, stretch: float = 1.0) -> np.ndarray:
     """(H, W) smooth noise, about -1..1; each octave is twice as fine and half as strong."""
     total = np.zeros((height, width), dtype=np.float32)
     for octave in range(octaves):

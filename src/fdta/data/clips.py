@@ -113,9 +113,7 @@ class ClipDataset:
         images, depths, targets = [], [], []
         for number in frames:
             boxes, identities = self.truth[sequence][number]
-            frame = Frame(
-                source.image(number), source.depth(number) if self.with_depth else None, boxes, identities
-            )
+            frame = Frame(source.image(number), source.depth(number) if self.with_depth else None, boxes, identities)
             for change in changes:
                 frame = change(frame)
             images.append(to_tensor(frame.image))

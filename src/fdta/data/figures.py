@@ -14,7 +14,9 @@ COLOUR_BINS = 6
 STRIPE_BINS = 4
 COLOURED = ("hat", "stripe", "top", "leg")
 """Parts whose colour is an attribute. Of a bird: its head, the bar on its wings, its body, its wings."""
-ATTRIBUTES: dict[str, int] = {f"{part}_{channel}": COLOUR_BINS for part in COLOURED for channel in ("red", "green", "blue")}
+ATTRIBUTES: dict[str, int] = {
+    f"{part}_{channel}": COLOUR_BINS for part in COLOURED for channel in ("red", "green", "blue")
+}
 ATTRIBUTES["stripe_height"] = STRIPE_BINS
 """Appearance attributes of a rendered figure and their numbers of classes."""
 
@@ -88,15 +90,25 @@ class _Capsules:
         self.radii: list[tuple[float, float]] = []
         self.parts: list[str] = []
         self.bias: list[float] = []
+        self.shading: list[float] = []
         self.bands: list[int] = []
 
     def add(
-        self, part: str, start: np.ndarray, end: np.ndarray, radius: float, end_radius: float, bias: float = 0.0
+        self,
+        part: str,
+        start: np.ndarray,
+        end: np.ndarray,
+        radius: float,
+        end_radius: float,
+        bias: float = 0.0,
+        shading: float = 0.16,
     ) -> None:
+        """Add a bone from `start` to `end`, (T, N, 3) each; `bias` moves it nearer in the order of painting."""
         self.ends.append((start, end))
         self.radii.append((radius, end_radius))
         self.parts.append(part)
         self.bias.append(bias)
+        self.shading.append(shading)
 
     def outlines(
         self,
@@ -105,7 +117,6 @@ class _Capsules:
         size: np.ndarray,
         yaw: np.ndarray,
         pitch: float,
-        shading: float,
         band_width: float = 0.0,
     ) -> Outlines:
         """Project at `place` (T, N, 2) pixels of the body's origin, `size` (T, N) pixels, `yaw` (T, N), 0 frontal."""
@@ -132,11 +143,9 @@ class _Capsules:
             for end in (0, 1)
         ]
         base = np.stack([costumes.colours[part] for part in self.parts], axis=1)
-        light = 1 + shading * np.clip(near.mean(axis=0) * 5, -1, 1)
+        light = 1 + np.array(self.shading) * np.clip(near.mean(axis=0) * 5, -1, 1)
         order = np.argsort(nearness + np.array(self.bias), axis=-1, kind="stable")
-        return Outlines(
-            np.concatenate(arcs, axis=-2), np.clip(base * light[..., None], 0, 255), order
-        )
+        return Outlines(np.concatenate(arcs, axis=-2), np.clip(base * light[..., None], 0, 255), order)
 
 
 def people(
@@ -166,8 +175,8 @@ def people(
         body.add("leg", knee[..., side, :], ankle[..., side, :], 0.046, 0.034)
         body.add("leg", hip[..., side, :], knee[..., side, :], 0.064, 0.048)
     for side in (0, 1):
-        body.add("top", hip[..., side, :], shoulder[..., side, :], 0.056, 0.046)
-    body.add("top", pelvis + np.array([0, 0.01, 0]), chest, 0.075, 0.085, 0.001)
+        body.add("top", hip[..., side, :], shoulder[..., side, :], 0.056, 0.046, shading=0.0)
+    body.add("top", pelvis + np.array([0, 0.01, 0]), chest, 0.075, 0.085, 0.001, shading=0.0)
     share = (0.1 + 0.72 * costumes.stripe_height)[..., None, None]
     low, high = hip, shoulder
     band = low + share * (high - low)
@@ -182,12 +191,10 @@ def people(
     body.add("hat", head + np.array([0, 0.034, -0.01]), head + np.array([0, 0.05, 0]), 0.078, 0.066, 0.03)
     if brim:
         body.add("hat", head + np.array([0, 0.03, 0.05]), head + np.array([0, 0.025, 0.12]), 0.03, 0.022, 0.04)
-    return body.outlines(costumes, foot, height, yaw, pitch=0.16, shading=0.16, band_width=0.03)
+    return body.outlines(costumes, foot, height, yaw, pitch=0.16, band_width=0.03)
 
 
-def birds(
-    costumes: Costumes, centre: np.ndarray, span: np.ndarray, yaw: np.ndarray, flap: np.ndarray
-) -> Outlines:
+def birds(costumes: Costumes, centre: np.ndarray, span: np.ndarray, yaw: np.ndarray, flap: np.ndarray) -> Outlines:
     """Birds at `centre` (T, N, 2) pixels with wings of `span` (T, N) pixels, flying to `yaw` (T, N), 0 frontal.
 
     `flap` (T, N) is the phase of the wing beat in radians.
@@ -212,7 +219,7 @@ def birds(
         bar = root + (0.25 + 0.75 * along) * (middle - root) + 0.45 * along * (end - middle)
         bar_end = bar + 0.05 * (end - middle) / 0.27
         body.add("stripe", bar, bar_end, 0.07, 0.066, 0.018)
-    return body.outlines(costumes, centre, span, yaw, pitch=0.5, shading=0.16)
+    return body.outlines(costumes, centre, span, yaw, pitch=0.5)
 
 
 def _vector(aside: np.ndarray, up: np.ndarray, forward: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ RATE = 20
 """Frames a second."""
 JPEG_QUALITY = 93
 MINIMUM_SIDE = 3.0
-"""Boxes whose visible part in the image is narrower or lower, in pixels, are dropped."""
+"""Boxes of which less, in pixels, is left within the image are dropped."""
 
 _SUPERSAMPLING = 2
 _SHIFT = 4
@@ -61,12 +61,12 @@ def render_split(settings: RenderSettings, split: str, sequences: int, folder: P
     folder = Path(folder)
     names = [f"{settings.scene}-{split}-{number:04d}" for number in range(1, sequences + 1)]
     origin = json.loads(json.dumps(dataclasses.asdict(settings) | {"split": split}))
-    for path in sorted(folder.glob("*/truth/settings.json")):
-        sequence = path.parent.parent
-        if sequence.name not in names or json.loads(path.read_text()) != origin:
+    present = {path.parent.parent: json.loads(path.read_text()) for path in folder.glob("*/truth/settings.json")}
+    for sequence in present:
+        if sequence.name not in names:
             shutil.rmtree(sequence)
     for number, name in enumerate(names, start=1):
-        if not (folder / name).exists():
+        if present.get(folder / name) != origin:
             generator = np.random.default_rng([settings.seed, zlib.crc32(split.encode()), number])
             scene = choreograph(settings, generator)
             with whole_folder(folder / name) as temporary:
@@ -104,11 +104,11 @@ def paint(settings: RenderSettings, scene: Scene) -> Painting:
     depth = np.empty((frames, height, width), dtype=np.float16)
     visibility = np.zeros((frames, count))
     for frame in range(frames):
-        left = int(round(scene.pan[frame] * scale))
+        left = round(scene.pan[frame] * scale)
         canvas = backdrop[:, left : left + width * scale].copy()
         if scene.shadows is not None:
             _shade(canvas, scene.shadows[frame] * scale)
-        owner = np.zeros(canvas.shape[:2], dtype=np.uint8)
+        owner = np.zeros(canvas.shape[:2], dtype=np.uint16)
         whole = np.ones(count)
         for figure in far_to_near[frame].tolist():
             x1, y1, x2, y2 = extents[frame, figure] * scale
@@ -129,7 +129,7 @@ def paint(settings: RenderSettings, scene: Scene) -> Painting:
         visibility[frame] = np.bincount(owner.ravel(), minlength=count + 1)[1:] / whole
         images[frame] = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
         seen = owner[::scale, ::scale]
-        left = int(round(scene.pan[frame]))
+        left = round(scene.pan[frame])
         background = scene.backdrop.inverse_depth[:, left : left + width]
         surfaces = np.concatenate([[0], scene.inverse_depth[frame]])
         depth[frame] = np.where(seen > 0, surfaces[seen], background)
@@ -140,8 +140,8 @@ def paint(settings: RenderSettings, scene: Scene) -> Painting:
 def _shade(canvas: np.ndarray, shadows: np.ndarray) -> None:
     """Darken the ground under each figure."""
     light = np.full(canvas.shape[:2], 255, dtype=np.uint8)
-    for x, y, radius in shadows:
-        centre = (int(round(x)), int(round(y)))
+    for x, y, radius in shadows.tolist():
+        centre = (round(x), round(y))
         cv2.ellipse(light, centre, (max(1, int(radius)), max(1, int(radius * 0.3))), 0, 0, 360, 150, -1)
     light = cv2.blur(light, (5, 5))
     cv2.multiply(canvas, cv2.merge([light] * 3), canvas, 1 / 255)

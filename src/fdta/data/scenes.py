@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from fdta.params import RenderSettings
 
 BIRD_SIZE = 0.5
 """Wing span of birds among people ("appearance"), as a share of a person's height."""
+LEAD = 8
+"""Frames before the first one, in which everybody starts to move."""
 PAN = 0.6
 """How far the camera of a sports scene turns to either side, in image widths."""
 
@@ -35,15 +37,21 @@ class Scene:
 
 def choreograph(settings: RenderSettings, generator: np.random.Generator) -> Scene:
     """Draw one sequence of the scene that `settings` names."""
-    scene, (smallest, largest) = settings.scene, settings.object_height
-    strangers = scene == "appearance"
-    if strangers:
-        scene = str(generator.choice(["dance", "sports", "flock"]))
-        if scene == "flock":
+    kind, (smallest, largest) = settings.scene, settings.object_height
+    independent = kind == "appearance"
+    if independent:
+        kind = str(generator.choice(["dance", "sports", "flock"]))
+        if kind == "flock":
             smallest, largest = smallest * BIRD_SIZE, largest * BIRD_SIZE
     count = int(generator.integers(settings.objects[0], settings.objects[1] + 1))
-    make = {"dance": _dance, "sports": _sports, "flock": _flock}[scene]
-    return make(settings, count, float(smallest), float(largest), strangers, generator)
+    make = {"dance": _dance, "sports": _sports, "flock": _flock}[kind]
+    longer = replace(settings, frames=settings.frames + LEAD)
+    scene = make(longer, count, float(smallest), float(largest), independent, generator)
+    outlines = Outlines(*(array[LEAD:] for array in vars(scene.outlines).values()))
+    shadows = None if scene.shadows is None else scene.shadows[LEAD:]
+    return replace(
+        scene, outlines=outlines, inverse_depth=scene.inverse_depth[LEAD:], shadows=shadows, pan=scene.pan[LEAD:]
+    )
 
 
 def _dance(
@@ -51,7 +59,7 @@ def _dance(
     count: int,
     smallest: float,
     largest: float,
-    strangers: bool,
+    independent: bool,
     generator: np.random.Generator,
 ) -> Scene:
     width, height, frames = settings.width, settings.height, settings.frames
@@ -65,7 +73,7 @@ def _dance(
     turn = np.clip(_smooth(velocity, 5) * 22, -1.2, 1.2)
     spin = _spins(frames, count, settings.speed, generator)
     pose = _dance_pose(velocity, settings.speed, generator)
-    costumes = _costumes(count, settings.cue, _troupe(count, generator), strangers, generator)
+    costumes = _costumes(count, settings.cue, _troupe(count, generator), independent, generator)
     outlines = figures.people(costumes, foot, size, turn + spin, pose, brim=True)
     backdrop = backdrops.stage(ground, width, height, generator)
     return Scene(outlines, inverse_depth, _shadows(foot, size), costumes, backdrop, np.zeros(frames))
@@ -76,7 +84,7 @@ def _sports(
     count: int,
     smallest: float,
     largest: float,
-    strangers: bool,
+    independent: bool,
     generator: np.random.Generator,
 ) -> Scene:
     width, height, frames, speed = settings.width, settings.height, settings.frames, settings.speed
@@ -101,10 +109,10 @@ def _sports(
             stop = start + int(generator.integers(5, 13) / speed) + 1
             run = generator.normal(0, [0.22, 0.3]) * (start > 0)
             chase = ball[start, 0, 0] if start > 0 else 0.5
-            targets[start:stop, player, 0] = chase * 0.75 + 0.125 + role[player, 0] + run[0]
+            targets[start:stop, player, 0] = chase * 0.65 + 0.175 + role[player, 0] + run[0]
             targets[start:stop, player, 1] = np.clip(role[player, 1] + run[1], 0, 1)
             start = stop
-    places = _follow(targets, 0.34 * speed, np.array([0.012, 0.03]) * settings.jerk, generator)
+    places = _follow(targets, 0.32 * speed, np.array([0.012, 0.03]) * settings.jerk, generator)
     world = places[..., 0] * width
     x = world - camera[:, None] * width
     ground, inverse_depth, foot, size = _stand(x, np.clip(places[..., 1], 0, 1), settings, smallest, largest)
@@ -113,7 +121,7 @@ def _sports(
     toward = np.gradient(foot[..., 1], axis=0) / size * 2.5
     yaw = np.unwrap(np.arctan2(_smooth(velocity, 5), _smooth(toward, 5) + 0.012), axis=0)
     pose = _running_pose(np.hypot(velocity, toward), generator)
-    costumes = _costumes(count, settings.cue, _teams(count, generator), strangers, generator)
+    costumes = _costumes(count, settings.cue, _teams(count, generator), independent, generator)
     outlines = figures.people(costumes, foot, size, _smooth(yaw, 3), pose, brim=False)
     backdrop = backdrops.pitch(ground, round(width * (1 + 2 * PAN)) + 2, height, generator)
     return Scene(outlines, inverse_depth, _shadows(foot, size), costumes, backdrop, (camera + PAN) * width)
@@ -124,7 +132,7 @@ def _flock(
     count: int,
     smallest: float,
     largest: float,
-    strangers: bool,
+    independent: bool,
     generator: np.random.Generator,
 ) -> Scene:
     width, height, frames, speed = settings.width, settings.height, settings.frames, settings.speed
@@ -156,11 +164,11 @@ def _flock(
     span = smallest + (largest - smallest) * np.clip(drift, 0, 1)
 
     forward = _smooth(np.gradient(x, axis=0), 7) / span
-    yaw = np.clip(forward * 30, -1.25, 1.25) + generator.uniform(-0.2, 0.2, count)
+    yaw = np.clip(forward * 30, -0.95, 0.95) + generator.uniform(-0.2, 0.2, count)
     beat = generator.uniform(0.55, 0.75, count)
     flap = np.cumsum(np.broadcast_to(beat, (frames, count)), axis=0) + generator.uniform(0, 2 * np.pi, count)
     # A bird is small: its cues are larger to be seen as well.
-    costumes = _costumes(count, 1.5 * settings.cue, _plumage(count, generator), strangers, generator)
+    costumes = _costumes(count, 1.5 * settings.cue, _plumage(count, generator), independent, generator)
     outlines = figures.birds(costumes, np.stack([x, y], axis=-1), span, yaw, flap)
     ground = Ground(horizon=0.6 * height, nearest=1.6 * height, edge=0.86 * height)
     backdrop = backdrops.landscape(ground, width, height, generator)
@@ -184,9 +192,7 @@ def _shadows(foot: np.ndarray, size: np.ndarray) -> np.ndarray:
     return np.concatenate([foot, 0.17 * size[..., None]], axis=-1)
 
 
-def _follow(
-    targets: np.ndarray, stiffness: float, noise: np.ndarray, generator: np.random.Generator
-) -> np.ndarray:
+def _follow(targets: np.ndarray, stiffness: float, noise: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Places (T, N, 2) of bodies on critically damped springs to moving `targets` (T, N, 2).
 
     `stiffness` is the springs' angular frequency (per frame); `noise` (2,) the deviation of random accelerations, with
@@ -256,7 +262,7 @@ def _formation(count: int, generator: np.random.Generator) -> np.ndarray:
     else:
         near = 0.5 + 0.45 * np.sin(2 * np.pi * share * (count - 1) / count)
     across = share - 0.5 if kind != 3 else -0.5 * np.cos(2 * np.pi * share * (count - 1) / count)
-    across = generator.uniform(0.35, 0.65) + generator.uniform(0.35, 0.62) * across
+    across = generator.uniform(0.4, 0.6) + min(0.76, count * generator.uniform(0.07, 0.125)) * across
     return np.stack([across, near], axis=1) + generator.uniform(-0.04, 0.04, (count, 2))
 
 
@@ -345,19 +351,21 @@ def _smooth(values: np.ndarray, frames: int) -> np.ndarray:
     return np.lib.stride_tricks.sliding_window_view(padded, frames, axis=0).mean(axis=-1)
 
 
-_HUE_SPREAD = {"hat": 62.0, "stripe": 62.0, "top": 12.0, "leg": 12.0, "skin": 10.0, "hair": 12.0, "shoe": 10.0}
-"""How far each part's red, green and blue may lie from the costume at cue 1."""
+_SPREAD = {"hat": 62.0, "stripe": 62.0, "top": 12.0, "leg": 12.0, "skin": 10.0, "hair": 12.0, "shoe": 10.0}
+"""How far each part's red, green and blue may lie from the costume's at cue 1."""
+_INDEPENDENT_SPREAD = 42.0
+"""The same from mid-grey: at cue 3 all colours occur."""
 
 
 def _costumes(
-    count: int, cue: float, base: dict[str, np.ndarray], strangers: bool, generator: np.random.Generator
+    count: int, cue: float, base: dict[str, np.ndarray], independent: bool, generator: np.random.Generator
 ) -> Costumes:
-    """Costumes around `base` (part -> (N, 3)); of strangers, hat, stripe, top and leg are independent instead."""
+    """Costumes around `base` (part -> (N, 3)); if `independent`, hat, stripe, top and leg are not."""
     colours = {}
-    for part, spread in _HUE_SPREAD.items():
+    for part, spread in _SPREAD.items():
         middle = base[part]
-        if strangers and part in figures.COLOURED:
-            middle, spread = np.full((count, 3), 127.5), 42.0
+        if independent and part in figures.COLOURED:
+            middle, spread = np.full((count, 3), 127.5), _INDEPENDENT_SPREAD
         colours[part] = np.clip(middle + cue * spread * generator.uniform(-1, 1, (count, 3)), 12, 243)
     middle = 0.5 + min(cue, 1.0) * (generator.permutation(np.arange(count) % 4) / 4 - 0.375)
     return Costumes(colours, middle + generator.uniform(-0.06, 0.06, count) * min(cue, 1.0))

@@ -1,4 +1,4 @@
-"""Checkpoints: a finished model, and the state that a killed training goes on from."""
+"""Checkpoints on disk: tensors and plain values, written whole and read without running anything in them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def load(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0][:200]
         raise InputError(f"{path}: refused, it holds more than tensors and plain values ({reason})") from None
-    except (RuntimeError, EOFError, ValueError, KeyError):
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError):
         raise InputError(f"{path}: broken or no checkpoint; make it anew") from None
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise InputError(f"{path}: not a checkpoint of this package; make it with `fdta train`")

@@ -83,6 +83,12 @@ def speed_path(root: Path, dataset: str) -> Path:
     return root / "results" / "speed" / f"{dataset}.json"
 
 
+def seeds_with(folder: Path, file: str) -> list[int]:
+    """Every N for which ``folder/seed-N/file`` is there."""
+    seeds = (path.parent.name.removeprefix("seed-") for path in folder.glob(f"seed-*/{file}"))
+    return sorted(int(seed) for seed in seeds if seed.isdecimal())
+
+
 def _runs(params: Params, needed: dict[str, str]) -> list[Run]:
     """Runs of the tables' rows; `needed`: what measures a row -> what has to run for it."""
     read_paper(params)

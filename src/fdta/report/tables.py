@@ -28,6 +28,7 @@ from fdta.report.runs import (
     FULL,
     history_path,
     scores_path,
+    seeds_with,
     similarity_path,
     similarity_runs,
     speed_path,
@@ -197,13 +198,11 @@ class Results:
     @cached_property
     def seed_noise(self) -> SeedNoise | None:
         """Of all scored seeds of the benchmark's variants, those that no table asks for too; None: nowhere two."""
-        scored = self.root / "scores"
         squares, freedom, variants = 0.0, 0, 0
         for dataset, data in self.benchmark.datasets.items():
             for variant in self.params.variants:
-                files = sorted(scored.glob(f"{dataset}/{variant}/seed-*/{data.test_split}.json"))
-                runs = [Run.parse(str(path.parent.relative_to(scored))) for path in files]
-                values = [scores[COMBINED]["HOTA"] for run in runs if (scores := self.scores(run))]
+                seeds = seeds_with(self.root / "scores" / dataset / variant, f"{data.test_split}.json")
+                values = [self.scores(Run(dataset, variant, seed))[COMBINED]["HOTA"] for seed in seeds]
                 if len(values) > 1:
                     squares += (len(values) - 1) * statistics.variance(values)
                     freedom += len(values) - 1
@@ -328,8 +327,8 @@ def _noise_note(noise: SeedNoise | None) -> str:
             " a number is unknown, so that no single difference between two trainings shows an effect of the method."
         )
     return (
-        f"Seed noise: s = {noise.deviation:.2f} HOTA, the pooled standard deviation between seeds of"
-        f" {noise.variants} variants ({noise.freedom} degrees of freedom). Between two rows of n seeds each,"
+        f"Seed noise: s = {noise.deviation:.2f} HOTA, the pooled standard deviation between the seeds of"
+        f" {noise.variants} variant(s), {noise.freedom} degree(s) of freedom. Between two rows of n seeds each,"
         f" differences below 2·√2·s/√n are not resolved: {noise.threshold(1):.1f} HOTA with one seed."
     )
 

@@ -8,10 +8,10 @@ import torch
 
 from fdta.errors import InputError
 from fdta.files import write_json
+from fdta.model import checkpoint
 from fdta.model.fdta import FDTA
 from fdta.params import Params, Run, Settings
 from fdta.track.sequence import track_split
-from fdta.model import checkpoint
 
 
 def load_run(

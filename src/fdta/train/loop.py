@@ -16,9 +16,10 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from fdta.data.clips import ClipBatch, ClipDataset, collate
+from fdta.errors import InputError
 from fdta.files import write_text
-from fdta.params import TrainingSettings
 from fdta.model import checkpoint
+from fdta.params import TrainingSettings
 from fdta.train.optimizer import build_optimizer, clip_gradients, rate_factor
 
 LINE_STEPS = 100
@@ -45,6 +46,7 @@ def fit(
     *,
     folder: Path,
     name: str,
+    origin: str,
     seed: int,
     device: torch.device,
     workers: int = 0,
@@ -53,16 +55,17 @@ def fit(
     """Train `model` in place, writing ``folder/NAMEhistory.jsonl``.
 
     A killed training goes on from ``folder/NAMEresume.pt`` and ends with the weights of an uninterrupted one, bit for
-    bit on CPU: the data depend on seed, epoch and position alone, and each step seeds its own random numbers.
+    bit on CPU: the data depend on seed, epoch and position alone, and each step seeds its own random numbers. A state
+    of another `origin`, what the training is made of, is not gone on from.
 
     Raises:
-        FloatingPointError: the loss is no longer finite.
+        InputError: the loss is no longer finite.
     """
     optimizer = build_optimizer(model, settings)
     base_rates = [group["lr"] for group in optimizer.param_groups]
     steps_per_epoch = -(-dataset.sampler.clips // settings.batch)
     resume_path, history_path = folder / f"{name}resume.pt", folder / f"{name}history.jsonl"
-    progress = _resume(resume_path, model, optimizer)
+    progress = _resume(resume_path, origin, model, optimizer)
     records = progress.records or []
     bar = tqdm(total=steps_per_epoch * settings.epochs, initial=progress.step, disable=not sys.stderr.isatty())
     saved_at = time.monotonic()
@@ -70,6 +73,7 @@ def fit(
     def save_progress() -> None:
         state = {
             "format": checkpoint.FORMAT,
+            "origin": origin,
             "step": progress.step,
             "epoch_seconds": progress.epoch_seconds,
             "model": model.state_dict(),
@@ -90,7 +94,7 @@ def fit(
                 group["lr"] = rate * factor
             total, terms = objective(batch.to(device), epoch)
             if not torch.isfinite(total):
-                raise FloatingPointError(f"{folder}: the loss is {total.item()} at step {progress.step}; lower the rate")
+                raise InputError(f"{folder}: the loss is {total.item()} at step {progress.step}; lower learning_rate")
             optimizer.zero_grad(set_to_none=True)
             total.backward()
             clip_gradients(model, settings.clip_norm)
@@ -161,10 +165,13 @@ class _Clips(torch.utils.data.Dataset[ClipBatch]):
         return self.dataset.clip(*clip)
 
 
-def _resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+def _resume(path: Path, origin: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
     if not path.is_file():
         return Progress()
     state = checkpoint.load(path)
+    if state["origin"] != origin:
+        print(f"{path}: of other settings, data or start; training anew", file=sys.stderr)
+        return Progress()
     checkpoint.fill(model, state["model"], path)
     optimizer.load_state_dict(state["optimizer"])
     return Progress(state["step"], state["epoch_seconds"], json.loads(state["records"]))

@@ -139,10 +139,7 @@ def detect(model: FDTA, batch: ClipBatch, settings: Settings) -> DetectorOutput:
     """Detector output of all frames; gradients flow through `gradient_frames` random ones of each clip only."""
     length = settings.history
     chosen = torch.cat(
-        [
-            clip * length + torch.randperm(length)[: settings.training.gradient_frames]
-            for clip in range(batch.clips)
-        ]
+        [clip * length + torch.randperm(length)[: settings.training.gradient_frames] for clip in range(batch.clips)]
     )
     rest = torch.tensor(sorted(set(range(batch.clips * length)) - set(chosen.tolist())), dtype=torch.long)
     outputs = [model.detector(batch.images[chosen], batch.padding[chosen])]
@@ -189,5 +186,3 @@ def _in_order(outputs: Sequence[DetectorOutput], order: Tensor) -> DetectorOutpu
         depth_logits=optional([output.depth_logits for output in outputs]),
         depth=optional([output.depth for output in outputs]),
     )
-
-

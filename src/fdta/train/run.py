@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,16 +13,16 @@ import torch
 from torch import nn
 
 from fdta.data.clips import ClipDataset
-from fdta.data.motchallenge import read_split, write_boxes
 from fdta.data.figures import ATTRIBUTES
+from fdta.data.motchallenge import read_split, write_boxes
 from fdta.evaluate.detection import average_precision
 from fdta.evaluate.score import COMBINED, score
 from fdta.loss.attributes import AttributeHeads
+from fdta.model import checkpoint
 from fdta.model.detector import DeformableDetector
 from fdta.model.fdta import FDTA
-from fdta.params import DETECTOR, Params, Run, Settings
+from fdta.params import DETECTOR, Params, Run, Settings, settings_to_dict
 from fdta.track.sequence import read_images, track_sequence
-from fdta.model import checkpoint
 from fdta.train.loop import finish, fit
 from fdta.train.objectives import DetectorObjective, TrackerObjective
 
@@ -48,9 +50,7 @@ def train_detector(params: Params, dataset: str, root: Path, device: torch.devic
     model = nn.ModuleDict({"detector": detector})
     with_attributes = settings.loss.attributes > 0
     if with_attributes:
-        model["attribute_heads"] = AttributeHeads(
-            settings.detector.width, ATTRIBUTES, settings.detector.decoder_layers
-        )
+        model["attribute_heads"] = AttributeHeads(settings.detector.width, ATTRIBUTES, settings.detector.decoder_layers)
     model.to(device)
     clips = ClipDataset(
         root / "data" / dataset,
@@ -69,6 +69,7 @@ def train_detector(params: Params, dataset: str, root: Path, device: torch.devic
         settings.detector_training,
         folder=folder,
         name="detector-",
+        origin=_origin(settings, detector),
         seed=0,
         device=device,
         workers=workers,
@@ -108,6 +109,7 @@ def train_tracker(params: Params, run: Run, root: Path, device: torch.device, wo
         settings.training,
         folder=folder,
         name="",
+        origin=_origin(settings, model),
         seed=run.seed,
         device=device,
         workers=workers,
@@ -115,6 +117,14 @@ def train_tracker(params: Params, run: Run, root: Path, device: torch.device, wo
     )
     checkpoint.save_model(folder / "model.pt", model, settings, str(run))
     finish(folder, "")
+
+
+def _origin(settings: Settings, model: nn.Module) -> str:
+    """What a training is made of: its settings and its starting weights."""
+    digest = hashlib.sha256(json.dumps(settings_to_dict(settings)).encode())
+    for tensor in model.state_dict().values():
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _detector_validation(
