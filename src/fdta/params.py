@@ -336,7 +336,8 @@ class RenderSettings:
     objects: tuple[int, int] = (4, 6)
     """Smallest and largest number of objects in view at the start."""
     object_height: tuple[int, int] = (37, 57)
-    """Height of the farthest and of the nearest figure; of flock: their wing span."""
+    """Height of the farthest and of the nearest figure; of flock: their wing span. In "appearance" birds are half as
+    large."""
     speed: float = 1.0
     jerk: float = 0.3
     cue: float = 1.0

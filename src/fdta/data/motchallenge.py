@@ -241,7 +241,7 @@ def _parse_boxes(path: Path, frames: int | None) -> tuple[list[_Row], list[str]]
 def _parse_line(line: str, frames: int | None) -> _Row:
     columns = line.split(",")
     if not 6 <= len(columns) <= 10:
-        raise ValueError(f"{len(columns)} columns; write 6 to 10, separated by commas: frame,identity,x,y,w,h,...")
+        raise ValueError(f"{len(columns)} instead of 6 to 10 columns; write frame,identity,x,y,w,h,... with commas")
     values = []
     for column, name in zip(columns, ("frame", "identity", "x", "y", "w", "h", "score", "8", "9", "10"), strict=False):
         try:

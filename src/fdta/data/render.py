@@ -42,7 +42,7 @@ class Painting:
     images: np.ndarray
     """(T, H, W, 3) uint8 RGB."""
     inverse_depth: np.ndarray
-    """(T, H, W) float16: of the surface in each pixel's centre; larger is nearer."""
+    """(T, H, W) float16: of one surface a pixel, sampled a quarter of a pixel off its centre; larger is nearer."""
     boxes_xyxy: np.ndarray
     """(T, N, 4) pixels: the whole figure, hidden parts included, cut at the image's border."""
     visibility: np.ndarray

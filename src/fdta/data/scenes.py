@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +17,8 @@ BIRD_SIZE = 0.5
 """Wing span of birds among people ("appearance"), as a share of a person's height."""
 LEAD = 8
 """Frames before the first one, in which everybody starts to move."""
+OFF_SCREEN = 1.6
+"""Players of a sports scene for each one in view at the start."""
 PAN = 0.6
 """How far the camera of a sports scene turns to either side, in image widths."""
 
@@ -35,18 +38,30 @@ class Scene:
     """(T,) column of the backdrop at the image's left border, pixels."""
 
 
+@dataclass(frozen=True)
+class _Cast:
+    """Who takes part in a scene."""
+
+    count: int
+    """Figures in view at the start."""
+    smallest: float
+    """Height of the farthest, or wing span, pixels."""
+    largest: float
+    independent: bool
+    """Whether the colours of their parts are independent, not those of a costume."""
+
+
 def choreograph(settings: RenderSettings, generator: np.random.Generator) -> Scene:
     """Draw one sequence of the scene that `settings` names."""
-    kind, (smallest, largest) = settings.scene, settings.object_height
-    independent = kind == "appearance"
-    if independent:
+    kind, sizes = settings.scene, settings.object_height
+    if settings.scene == "appearance":
         kind = str(generator.choice(["dance", "sports", "flock"]))
         if kind == "flock":
-            smallest, largest = smallest * BIRD_SIZE, largest * BIRD_SIZE
+            sizes = (sizes[0] * BIRD_SIZE, sizes[1] * BIRD_SIZE)
     count = int(generator.integers(settings.objects[0], settings.objects[1] + 1))
+    cast = _Cast(count, float(sizes[0]), float(sizes[1]), settings.scene == "appearance")
     make = {"dance": _dance, "sports": _sports, "flock": _flock}[kind]
-    longer = replace(settings, frames=settings.frames + LEAD)
-    scene = make(longer, count, float(smallest), float(largest), independent, generator)
+    scene = make(replace(settings, frames=settings.frames + LEAD), cast, generator)
     outlines = Outlines(*(array[LEAD:] for array in vars(scene.outlines).values()))
     shadows = None if scene.shadows is None else scene.shadows[LEAD:]
     return replace(
@@ -54,41 +69,29 @@ def choreograph(settings: RenderSettings, generator: np.random.Generator) -> Sce
     )
 
 
-def _dance(
-    settings: RenderSettings,
-    count: int,
-    smallest: float,
-    largest: float,
-    independent: bool,
-    generator: np.random.Generator,
-) -> Scene:
-    width, height, frames = settings.width, settings.height, settings.frames
+def _dance(settings: RenderSettings, cast: _Cast, generator: np.random.Generator) -> Scene:
+    """Dancers in formations who change places, before and behind one another, on a stage."""
+    width, height, frames, count = settings.width, settings.height, settings.frames, cast.count
     targets = _formations(settings, count, generator)
-    places = _follow(targets, 0.45 * settings.speed, np.array([0.014, 0.03]) * settings.jerk, generator)
+    places = _follow(targets, 0.48 * settings.speed, np.array([0.014, 0.03]) * settings.jerk, generator)
     x = places[..., 0] * width
     nearness = np.clip(places[..., 1], 0, 1)
-    ground, inverse_depth, foot, size = _stand(x, nearness, settings, smallest, largest)
+    ground, inverse_depth, foot, size = _stand(x, nearness, settings, cast)
 
     velocity = np.gradient(x, axis=0) / size
     turn = np.clip(_smooth(velocity, 5) * 22, -1.2, 1.2)
     spin = _spins(frames, count, settings.speed, generator)
     pose = _dance_pose(velocity, settings.speed, generator)
-    costumes = _costumes(count, settings.cue, _troupe(count, generator), independent, generator)
+    costumes = _costumes(count, settings.cue, _troupe(count, generator), cast.independent, generator)
     outlines = figures.people(costumes, foot, size, turn + spin, pose, brim=True)
     backdrop = backdrops.stage(ground, width, height, generator)
     return Scene(outlines, inverse_depth, _shadows(foot, size), costumes, backdrop, np.zeros(frames))
 
 
-def _sports(
-    settings: RenderSettings,
-    count: int,
-    smallest: float,
-    largest: float,
-    independent: bool,
-    generator: np.random.Generator,
-) -> Scene:
+def _sports(settings: RenderSettings, cast: _Cast, generator: np.random.Generator) -> Scene:
+    """Two teams that run after a ball, followed by the camera; players leave the image and come back."""
     width, height, frames, speed = settings.width, settings.height, settings.frames, settings.speed
-    count = round(count * 1.6)
+    count = round(cast.count * OFF_SCREEN)
     ball = np.zeros((frames, 1, 2))
     start = 0
     side = generator.choice([-1.0, 1.0])
@@ -100,7 +103,7 @@ def _sports(
     ball[0] = 0.5
     camera = np.clip(_follow(ball, 0.2 * speed, np.zeros(2), generator)[:, 0, 0] - 0.5, -PAN, PAN)
 
-    spread = np.concatenate([np.linspace(-0.4, 0.4, round(count / 1.6)), generator.uniform(-1.1, 1.1, count)])[:count]
+    spread = np.concatenate([np.linspace(-0.4, 0.4, cast.count), generator.uniform(-1.1, 1.1, count)])[:count]
     role = np.stack([spread, generator.permutation(np.linspace(0.05, 0.95, count))], axis=1)
     targets = np.empty((frames, count, 2))
     for player in range(count):
@@ -115,30 +118,24 @@ def _sports(
     places = _follow(targets, 0.32 * speed, np.array([0.012, 0.03]) * settings.jerk, generator)
     world = places[..., 0] * width
     x = world - camera[:, None] * width
-    ground, inverse_depth, foot, size = _stand(x, np.clip(places[..., 1], 0, 1), settings, smallest, largest)
+    ground, inverse_depth, foot, size = _stand(x, np.clip(places[..., 1], 0, 1), settings, cast)
 
     velocity = np.gradient(world, axis=0) / size
     toward = np.gradient(foot[..., 1], axis=0) / size * 2.5
     yaw = np.unwrap(np.arctan2(_smooth(velocity, 5), _smooth(toward, 5) + 0.012), axis=0)
     pose = _running_pose(np.hypot(velocity, toward), generator)
-    costumes = _costumes(count, settings.cue, _teams(count, generator), independent, generator)
+    costumes = _costumes(count, settings.cue, _teams(count, generator), cast.independent, generator)
     outlines = figures.people(costumes, foot, size, _smooth(yaw, 3), pose, brim=False)
     backdrop = backdrops.pitch(ground, round(width * (1 + 2 * PAN)) + 2, height, generator)
     return Scene(outlines, inverse_depth, _shadows(foot, size), costumes, backdrop, (camera + PAN) * width)
 
 
-def _flock(
-    settings: RenderSettings,
-    count: int,
-    smallest: float,
-    largest: float,
-    independent: bool,
-    generator: np.random.Generator,
-) -> Scene:
+def _flock(settings: RenderSettings, cast: _Cast, generator: np.random.Generator) -> Scene:
+    """Two groups of birds that cross one another or fly side by side, with birds changing slots."""
     width, height, frames, speed = settings.width, settings.height, settings.frames, settings.speed
-    time = np.arange(frames)
+    time, count = np.arange(frames), cast.count
     groups = np.arange(count) % 2
-    heading = generator.choice([-1.0, 1.0]) * np.array([1.0, generator.choice([-1.0, -1.0, 1.0])])
+    heading = generator.choice([-1.0, 1.0]) * np.array([1.0, -1.0 if generator.random() < 0.7 else 1.0])
     leader = np.empty((frames, 2, 2))
     for group in (0, 1):
         pace, turn = generator.uniform(0.005, 0.012) * speed, generator.uniform(0, 2 * np.pi)
@@ -161,31 +158,31 @@ def _flock(
     drift = generator.uniform(0, 1, count) + 0.3 * np.sin(
         generator.uniform(0.05, 0.15, count) * speed * time[:, None] + generator.uniform(0, 6, count)
     )
-    span = smallest + (largest - smallest) * np.clip(drift, 0, 1)
+    span = cast.smallest + (cast.largest - cast.smallest) * np.clip(drift, 0, 1)
 
     forward = _smooth(np.gradient(x, axis=0), 7) / span
     yaw = np.clip(forward * 30, -0.95, 0.95) + generator.uniform(-0.2, 0.2, count)
     beat = generator.uniform(0.55, 0.75, count)
     flap = np.cumsum(np.broadcast_to(beat, (frames, count)), axis=0) + generator.uniform(0, 2 * np.pi, count)
     # A bird is small: its cues are larger to be seen as well.
-    costumes = _costumes(count, 1.5 * settings.cue, _plumage(count, generator), independent, generator)
+    costumes = _costumes(count, 1.5 * settings.cue, _plumage(count, generator), cast.independent, generator)
     outlines = figures.birds(costumes, np.stack([x, y], axis=-1), span, yaw, flap)
     ground = Ground(horizon=0.6 * height, nearest=1.6 * height, edge=0.86 * height)
     backdrop = backdrops.landscape(ground, width, height, generator)
-    return Scene(outlines, span / largest, None, costumes, backdrop, np.zeros(frames))
+    return Scene(outlines, span / cast.largest, None, costumes, backdrop, np.zeros(frames))
 
 
 def _stand(
-    x: np.ndarray, nearness: np.ndarray, settings: RenderSettings, smallest: float, largest: float
+    x: np.ndarray, nearness: np.ndarray, settings: RenderSettings, cast: _Cast
 ) -> tuple[Ground, np.ndarray, np.ndarray, np.ndarray]:
     """Ground, and inverse depth (T, N), feet (T, N, 2) and height in pixels (T, N) of people at `nearness` 0..1."""
-    farthest = min(smallest / largest, 0.97)
+    farthest = min(cast.smallest / cast.largest, 0.97)
     nearest_row, farthest_row = 0.955 * settings.height, 0.7 * settings.height
     horizon = nearest_row - (nearest_row - farthest_row) / (1 - farthest)
     ground = Ground(horizon, nearest_row, edge=farthest_row - 0.06 * settings.height)
     inverse_depth = farthest + nearness * (1 - farthest)
     foot = np.stack([x, horizon + inverse_depth * (nearest_row - horizon)], axis=-1)
-    return ground, inverse_depth, foot, inverse_depth * largest
+    return ground, inverse_depth, foot, inverse_depth * cast.largest
 
 
 def _shadows(foot: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -202,12 +199,14 @@ def _follow(targets: np.ndarray, stiffness: float, noise: np.ndarray, generator:
     push = generator.normal(0, 1, targets.shape) * noise
     push *= np.where(generator.random((frames, count, 1)) < 0.05, 6.0, 1.0)
     place, velocity = targets[0].copy(), np.zeros((count, 2))
+    steps = 1 + math.ceil(2 * stiffness)  # Fewer would be unstable.
     places = np.empty(targets.shape)
     for frame in range(frames):
         places[frame] = place
-        for _ in range(2):
-            velocity += 0.5 * (stiffness**2 * (targets[frame] - place) - 2 * stiffness * velocity + push[frame])
-            place = place + 0.5 * velocity
+        for _ in range(steps):
+            pull = stiffness**2 * (targets[frame] - place) - 2 * stiffness * velocity + push[frame]
+            velocity += pull / steps
+            place = place + velocity / steps
     return places
 
 
@@ -242,9 +241,7 @@ def _formations(settings: RenderSettings, count: int, generator: np.random.Gener
         targets[start : start + way] = middle
         start = min(start + way, settings.frames)
         if generator.random() < settings.jerk:
-            feint = generator.random(count) < 0.6
-            if feint.all() or set(before[feint]) == set(seat[feint]):
-                seat[feint] = before[feint]
+            seat = before
     return targets
 
 

@@ -2,19 +2,19 @@
 
 There is one experiment a data set, ``fdta/BENCHMARK/DATASET``, and in it each run once (``base (seed 0)``), in however
 many tables it stands: the tag ``table-4`` is "yes" for those of Table 4. The experiment's description, which MLflow
-shows above the runs, links to the runs of each table. So Table 4's eight runs are compared by opening the experiment and
-clicking "Table 4" in its description: behind "Charts" for curves and bars, behind "Side by side" for all numbers and
-settings in columns.
+shows on each of its pages, links to the runs of each table. To compare Table 4's eight runs, open the experiment and
+click the 4 in its description: after "Charts of Table" for curves and bars, after "Side by side" for every number and
+setting in columns. (On a first visit MLflow wants one more click on a notice of its own.)
 
-Metrics are ``loss/NAME`` and ``learning_rate`` by step; ``validation/NAME`` and ``seconds_per_epoch`` at the last step of
-an epoch; ``SPLIT/NAME`` (scores) and ``similarity/NAME`` at the last step of all. A run's digest, over its files and
-settings, is one of its tags: a run that did not change is left alone, and one that did takes the place of the old one.
+Metrics are ``loss/NAME`` and ``learning_rate`` by step; ``validation/NAME`` and ``seconds_per_epoch`` at the last step
+of an epoch; and ``SPLIT/NAME`` (scores) and ``similarity/NAME`` without a step, so that MLflow draws bars. A run's
+digest, over its files and settings, is one of its tags: a run that did not change is left alone, and one that did takes
+the place of the old one.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import logging
 import os
@@ -36,18 +36,20 @@ from fdta.report.runs import FULL, history_path, scores_path, seeds_with, simila
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
+    from mlflow.entities import Run as StoredRun
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
 }
 """MLflow's own switches while it works here."""
 CONNECT_SECONDS = 5
-LARGEST_BATCH = 1000
-"""Metrics that MLflow takes at once; of parameters a tenth."""
+METRICS_AT_ONCE, PARAMETERS_AT_ONCE = 1000, 100
+"""The most that MLflow takes."""
 SQLITE = "sqlite:///"
-SIMILARITY = ("mean", "share_above_0.9", "pairs")
+SIMILARITY = ("mean", "share_above_0.9")
 """Numbers of the similarity file that are logged."""
 
 logger = logging.getLogger(__name__)
@@ -118,9 +120,9 @@ def log_runs(params: Params, root: Path, tracking_uri: str | None = None) -> dic
         try:
             _check_reachable(uri)
             client = MlflowClient(uri)
-            tag = commit(root)
+            revision = commit(root)
             for dataset in params.benchmark.datasets:
-                _log_dataset(client, params, dataset, _finished_runs(params, root, dataset), root, tag, ids)
+                _log_dataset(client, params, dataset, _finished_runs(params, root, dataset), root, revision, ids)
         except (MlflowException, OSError, sqlite3.Error) as error:
             reason = str(error).partition("\n")[0]
             logger.warning("MLflow at %s failed after %d runs, the others were not logged: %s", uri, len(ids), reason)
@@ -163,7 +165,7 @@ def _log_dataset(
     dataset: str,
     finished: list[FinishedRun],
     root: Path,
-    tag: str,
+    revision: str,
     ids: dict[str, str],
 ) -> None:
     """Log the runs of one data set, adding them to `ids`."""
@@ -174,28 +176,31 @@ def _log_dataset(
     for old in client.search_runs([experiment], max_results=10_000):
         stored.setdefault(old.data.tags.get("run"), []).append(old)
     for run in finished:
-        digest = run.digest()
-        tables = {name: "yes" if name in run.tables else "no" for name in params.tables}
-        same = [
-            old
-            for old in stored.get(run.name, [])
-            if old.data.tags.get("digest") == digest and old.info.status == "FINISHED"
-        ]
+        digest, previous = run.digest(), stored.get(run.name, [])
+        same = [old for old in previous if old.data.tags.get("digest") == digest and old.info.status == "FINISHED"]
         if same:
             ids[run.name] = same[0].info.run_id
-            for name, value in tables.items():
-                if same[0].data.tags.get(name) != value:
-                    client.set_tag(ids[run.name], name, value)
+            _update_tables(client, same[0], params, run)
         else:
             tags = {"benchmark": params.benchmark.name, "dataset": dataset, "variant": run.run.variant}
-            tags |= {"seed": str(run.run.seed), "run": run.name, "commit": tag, "digest": digest}
-            ids[run.name] = _log_run(client, experiment, run, tags | tables)
-        for old in stored.get(run.name, []):
+            tags |= {"seed": str(run.run.seed), "run": run.name, "commit": revision, "digest": digest}
+            ids[run.name] = _log_run(client, experiment, run, tags | dict.fromkeys(run.tables, "yes"))
+        for old in previous:
             if old.info.run_id != ids[run.name]:
                 client.delete_run(old.info.run_id)
     note = _description(params, dataset, experiment, ids)
-    if client.get_experiment(experiment).tags.get("mlflow.note.content") != note:
+    if client.get_experiment(experiment).tags.get("mlflow.note.content", "") != note:
         client.set_experiment_tag(experiment, "mlflow.note.content", note)
+
+
+def _update_tables(client: MlflowClient, stored: StoredRun, params: Params, run: FinishedRun) -> None:
+    """Make the tags of a stored run name the tables that it is in now."""
+    for name in params.tables:
+        if (name in run.tables) != (name in stored.data.tags):
+            if name in run.tables:
+                client.set_tag(stored.info.run_id, name, "yes")
+            else:
+                client.delete_tag(stored.info.run_id, name)
 
 
 def _experiment(client: MlflowClient, name: str, root: Path) -> str:
@@ -216,10 +221,11 @@ def _log_run(client: MlflowClient, experiment: str, run: FinishedRun, tags: dict
 
     metrics, start, end = _metrics(run)
     id_ = client.create_run(experiment, start_time=start, tags=tags, run_name=run.title).info.run_id
-    for some in itertools.batched(run.settings.items(), LARGEST_BATCH // 10):
-        client.log_batch(id_, params=[Param(key, value) for key, value in some])
-    for some in itertools.batched(metrics, LARGEST_BATCH):
-        client.log_batch(id_, metrics=some)
+    parameters = [Param(key, value) for key, value in run.settings.items()]
+    for first in range(0, len(parameters), PARAMETERS_AT_ONCE):
+        client.log_batch(id_, params=parameters[first : first + PARAMETERS_AT_ONCE])
+    for first in range(0, len(metrics), METRICS_AT_ONCE):
+        client.log_batch(id_, metrics=metrics[first : first + METRICS_AT_ONCE])
     if run.model is not None:
         client.log_artifact(id_, str(run.model))
     client.set_terminated(id_, end_time=end)
@@ -252,11 +258,11 @@ def _metrics(run: FinishedRun) -> tuple[list[Metric], int, int]:
     }
     similarity = read_json(run.similarity) or {}
     final |= {f"similarity/{name}": similarity[name] for name in SIMILARITY if similarity.get(name) is not None}
-    return metrics + [Metric(name, value, end, step) for name, value in final.items()], start, end
+    return metrics + [Metric(name, value, end, 0) for name, value in final.items()], start, end
 
 
 def _description(params: Params, dataset: str, experiment: str, ids: dict[str, str]) -> str:
-    """Markdown with two links to the runs of each table: charts, and all numbers side by side."""
+    """Markdown with two links to the runs of each table; short, for MLflow shows its first line only."""
     charts, side_by_side = [], []
     for name, table in params.tables.items():
         if params.benchmark.dataset_of(table.dataset) != dataset:
@@ -264,16 +270,15 @@ def _description(params: Params, dataset: str, experiment: str, ids: dict[str, s
         runs = [Run(dataset, variant, seed) for variant in table.rows.values() for seed in params.benchmark.seeds]
         found = list(dict.fromkeys(ids[str(run)] for run in runs if str(run) in ids))
         if len(found) > 1:
-            title = name.capitalize().replace("-", " ")
-            search = quote(f"tags.`{name}` = 'yes'")
+            number = name.removeprefix("table-")
             page = f"#/experiments/{experiment}/runs?workflowType=machine_learning&compareRunsMode=CHART"
-            charts.append(f"[{title}]({page}&searchFilter={search})")
-            compared = quote(json.dumps(found)), quote(json.dumps([experiment]))
-            side_by_side.append(f"[{title}](#/compare-runs?runs={compared[0]}&experiments={compared[1]})")
-    told = f"**{params.benchmark.dataset(dataset).title}**, benchmark `{params.benchmark.name}`."
-    if charts:
-        told += f" Charts: {', '.join(charts)}. Side by side: {', '.join(side_by_side)}."
-    return told
+            tagged = quote(f"tags.`{name}` = 'yes'")
+            charts.append(f"[{number}]({page}&searchFilter={tagged})")
+            compared = f"runs={quote(json.dumps(found))}&experiments={quote(json.dumps([experiment]))}"
+            side_by_side.append(f"[{number}](#/compare-runs?{compared})")
+    if not charts:
+        return ""
+    return f"Charts of Table {', '.join(charts)}. Side by side: Table {', '.join(side_by_side)}."
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, str]:

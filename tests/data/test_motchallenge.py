@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from fdta.data.motchallenge import Boxes, check_split, read_boxes, read_sequence, read_split, write_boxes
+from fdta.errors import InputError
+
+WIDTH, HEIGHT = 32, 24
+
+
+def gt(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "gt.txt"
+    path.write_bytes(text.encode())
+    return path
+
+
+def make_sequence(
+    folder: Path, frames: int = 3, digits: int = 8, extension: str = ".jpg", text: str | None = None
+) -> Path:
+    (folder / "img1").mkdir(parents=True)
+    for frame in range(1, frames + 1):
+        image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+        image[..., 2] = 40 * frame
+        cv2.imwrite(str(folder / "img1" / f"{frame:0{digits}d}{extension}"), image)
+    if text is None:
+        text = (
+            f"[Sequence]\nname={folder.name}\nimDir=img1\nframeRate=25\nseqLength={frames}\n"
+            f"imWidth={WIDTH}\nimHeight={HEIGHT}\nimExt={extension}\n"
+        )
+    (folder / "seqinfo.ini").write_text(text)
+    (folder / "gt").mkdir()
+    (folder / "gt" / "gt.txt").write_text("1,1,2,3,10,12,1,1,1\n2,1,3,3,10,12,1,1,1\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1, 0, 599, 235, 51, 130, 1, 1, 1\n", [1, 0, 599, 235, 51, 130, 1]),  # SportsMOT
+        ("1,0,818.50,366.04,65.92,114.02,0.83,-1,-1,-1\n", [1, 0, 818.5, 366.04, 65.92, 114.02, 0.83]),  # tracks
+        ("1,7,-4.5,3,10,12\r\n", [1, 7, -4.5, 3, 10, 12, 1]),
+        ("\n\n1,7,4,3,10,12,0,3\n   \n", [1, 7, 4, 3, 10, 12, 0]),
+        ("\ufeff1.0, 7.0, 4e0, 3, 10, 12, 1", [1, 7, 4, 3, 10, 12, 1]),
+    ],
+)
+def test_forms_of_lines(tmp_path, text, expected) -> None:
+    boxes = read_boxes(gt(tmp_path, text))
+    assert [*boxes.frames, *boxes.identities, *boxes.boxes_xywh[0], *boxes.scores] == pytest.approx(expected)
+    assert (boxes.frames.dtype, boxes.identities.dtype) == (np.int64, np.int64)
+    assert boxes.boxes_xywh.shape == (1, 4)
+
+
+def test_rows_are_sorted(tmp_path) -> None:
+    boxes = read_boxes(gt(tmp_path, "2,1,1,1,5,5\n1,9,2,2,5,5\n1,3,3,3,5,5\n10,1,4,4,5,5\n"))
+    assert boxes.frames.tolist() == [1, 1, 2, 10]
+    assert boxes.identities.tolist() == [3, 9, 1, 1]
+    assert boxes.boxes_xywh[:, 0].tolist() == [3, 2, 1, 4]
+
+
+def test_empty_file_has_no_boxes(tmp_path) -> None:
+    assert read_boxes(gt(tmp_path, "")).boxes_xywh.shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("bad", "complaint"),
+    [
+        ("1,2,3,4,5", "5 instead of 6 to 10 columns"),
+        ("1,2,3,4,5,6,7,8,9,10,11", "11 instead of"),
+        ("1 2 3 4 5 6", "1 instead of"),
+        ("1,2,3,4,five,6", "'five', not a number"),
+        ("1,2,,4,5,6", "not a number"),
+        ("1,2,nan,4,5,6", "not a number"),
+        ("1,2,3,4,5,6,inf", "not a number"),
+        ("1.5,2,3,4,5,6", "whole numbers"),
+        ("0,2,3,4,5,6", "frame 0 is outside 1..20"),
+        ("21,2,3,4,5,6", "frame 21 is outside 1..20"),
+        ("1,2,3,4,0,6", "width 0"),
+        ("1,2,3,4,5,-6", "height -6"),
+        ("1,1,9,9,9,9", "identity 1 is already in frame 1 (line 1)"),
+    ],
+)
+def test_bad_lines_are_named(tmp_path, bad, complaint) -> None:
+    path = gt(tmp_path, f"1,1,2,3,4,5\n{bad}\n")
+    with pytest.raises(InputError) as caught:
+        read_boxes(path, frames=20)
+    message = str(caught.value)
+    assert f"{path}, line 2: " in message and complaint in message and "\n" not in message
+
+
+def test_frames_have_no_end_unless_given(tmp_path) -> None:
+    assert read_boxes(gt(tmp_path, "2100,2,3,4,5,6\n")).frames.tolist() == [2100]
+
+
+def test_missing_and_binary_files(tmp_path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        read_boxes(tmp_path / "none.txt")
+    path = tmp_path / "gt.txt"
+    path.write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(InputError, match="cannot be read as text"):
+        read_boxes(path)
+
+
+def test_written_boxes_come_back(tmp_path) -> None:
+    boxes = Boxes(
+        np.array([1, 1, 3]),
+        np.array([0, 4, 4]),
+        np.array([[1.25, -2, 3, 4], [5, 6, 7.5, 8], [9, 9, 9, 9]]),
+        np.array([1, 0.5, 0.125]),
+    )
+    write_boxes(tmp_path / "deep" / "a.txt", boxes)
+    first = (tmp_path / "deep" / "a.txt").read_text().splitlines()[0]
+    assert first == "1,0,1.25,-2.00,3.00,4.00,1.000,-1,-1,-1"
+    again = read_boxes(tmp_path / "deep" / "a.txt")
+    for name in ("frames", "identities", "boxes_xywh", "scores"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(boxes, name))
+
+
+@pytest.mark.parametrize(("digits", "extension"), [(8, ".jpg"), (6, ".jpg"), (6, ".png")])
+def test_sequence(tmp_path, digits, extension) -> None:
+    sequence = read_sequence(make_sequence(tmp_path / "a", digits=digits, extension=extension))
+    assert (sequence.name, sequence.frames, sequence.width, sequence.height, sequence.rate) == ("a", 3, 32, 24, 25)
+    assert sequence.image_path(2) == tmp_path / "a" / "img1" / f"{2:0{digits}d}{extension}"
+    image = sequence.image(3)
+    assert image.shape == (HEIGHT, WIDTH, 3) and image.dtype == np.uint8
+    np.testing.assert_allclose(image.mean(axis=(0, 1)), [120, 0, 0], atol=3)
+    assert sequence.ground_truth().frames.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("name=a\n", "malformed"),
+        ("[Sequence]\nseqLength=3\nimWidth=32\n", "imHeight"),
+        ("[Sequence]\nseqLength=three\nimWidth=32\nimHeight=24\n", "three"),
+        ("[Sequence]\nseqLength=0\nimWidth=32\nimHeight=24\n", "sequence is empty"),
+        ("[Sequence]\nseqLength=3\nimWidth=0\nimHeight=24\n", "must be above 0"),
+        ("[Sequence]\nseqLength=4\nimWidth=32\nimHeight=24\n", "frame 4 of 4 is missing"),
+    ],
+)
+def test_bad_seqinfo(tmp_path, text, complaint) -> None:
+    folder = make_sequence(tmp_path / "a", text=text)
+    with pytest.raises(InputError, match=complaint) as caught:
+        read_sequence(folder)
+    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_missing_parts(tmp_path) -> None:
+    folder = make_sequence(tmp_path / "a")
+    image = folder / "img1" / "00000002.jpg"
+    image.unlink()
+    with pytest.raises(InputError, match=r"00000002\.jpg: frame 2 of 3 is missing"):
+        read_sequence(folder)
+    for path in (folder / "img1").iterdir():
+        path.unlink()
+    with pytest.raises(InputError, match="no images"):
+        read_sequence(folder)
+    (folder / "seqinfo.ini").unlink()
+    with pytest.raises(InputError, match=r"seqinfo\.ini: no such file"):
+        read_sequence(folder)
+
+
+def break_image(path: Path, how: str) -> None:
+    if how == "cut":
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) * 2 // 3])
+    elif how == "garbage":
+        path.write_bytes(b"<html>not found</html>")
+    elif how == "empty":
+        path.write_bytes(b"")
+    else:
+        cv2.imwrite(str(path), np.zeros((HEIGHT + 1, WIDTH, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("how", "complaint"), [("cut", "cut short"), ("garbage", "no image"), ("empty", "no image"), ("size", "32 x 25")]
+)
+def test_broken_images_are_refused_on_reading(tmp_path, how, complaint) -> None:
+    sequence = read_sequence(make_sequence(tmp_path / "a"))
+    break_image(sequence.image_path(2), how)
+    sequence.image(1)
+    with pytest.raises(InputError, match=complaint) as caught:
+        sequence.image(2)
+    assert str(sequence.image_path(2)) in str(caught.value)
+
+
+def test_depth(tmp_path) -> None:
+    sequence = read_sequence(make_sequence(tmp_path / "a"))
+    with pytest.raises(InputError, match="fdta depth"):
+        sequence.depth(1)
+    depth = np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH)
+    (sequence.folder / "depth").mkdir()
+    cv2.imwrite(str(sequence.folder / "depth" / "00000001.png"), depth)
+    np.testing.assert_array_equal(sequence.depth(1), depth)
+    cv2.imwrite(str(sequence.folder / "depth" / "00000002.png"), depth.astype(np.uint16))
+    with pytest.raises(InputError, match="8-bit"):
+        sequence.depth(2)
+
+
+def test_split(tmp_path) -> None:
+    for name in ("b", "a", ".unfinished"):
+        make_sequence(tmp_path / "train" / name)
+    assert [sequence.name for sequence in read_split(tmp_path / "train")] == ["a", "b"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no sequence"):
+        read_split(tmp_path / "empty")
+    with pytest.raises(InputError, match="no such folder"):
+        read_split(tmp_path / "none")
+
+
+def test_check_finds_every_defect(tmp_path) -> None:
+    split = tmp_path / "val"
+    make_sequence(split / "good")
+    without = make_sequence(split / "no-truth")
+    (without / "gt" / "gt.txt").unlink()
+    images = make_sequence(split / "images", frames=4)
+    break_image(images / "img1" / "00000001.jpg", "cut")
+    break_image(images / "img1" / "00000003.jpg", "garbage")
+    lines = make_sequence(split / "lines")
+    (lines / "gt" / "gt.txt").write_text("1,1,2,3,10,12\n1,1,2,3,10,12\n9,1,2,3,10,12\n2,1,2,3,0,12\n2,1,2,3,9,12\n")
+    info = make_sequence(split / "info", text="[Sequence]\n")
+    (info / "gt" / "gt.txt").write_text("oops\n")
+    empty = make_sequence(split / "empty")
+    (empty / "gt" / "gt.txt").write_text("")
+    reports = {report.name: report for report in check_split(split)}
+    assert {name: len(report.defects) for name, report in reports.items()} == {
+        "good": 0, "no-truth": 0, "images": 2, "lines": 3, "info": 2, "empty": 1,
+    }  # fmt: skip
+    good = reports["good"]
+    assert (good.frames, good.boxes, good.identities, good.ground_truth) == (3, 2, 1, True)
+    assert str(good) == "good: 3 frames, 2 boxes of 1 identities, whole"
+    assert "no ground truth" in str(reports["no-truth"])
+    assert reports["lines"].boxes == 2
+    assert "line 3" in str(reports["lines"]) and str(reports["lines"]).count("\n") == 3
