@@ -1,9 +1,6 @@
 # snakemake --cores all results/tables.md
 # Another benchmark: --config benchmark=smoke
 
-configfile: "params.yaml"
-
-
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"

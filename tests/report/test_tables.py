@@ -125,7 +125,7 @@ def test_several_seeds_are_averaged(changed_params: Callable[..., Params], root:
     assert rows["no adapter"]["HOTA here"] == "59.0 ± 1.4"
     assert rows["SA + TA + IA"]["Δ HOTA here ± s.e."] == "+3.0 ± 1.0"
     threshold = 2 * math.sqrt(2) * statistics.stdev([0, 2]) / math.sqrt(2)
-    assert f"Beyond the seed noise, {threshold:.1f} HOTA with 2 seeds a row: none" in rows[""][""]
+    assert f"Beyond the seed noise, {threshold:.1f} HOTA with 2 seeds a row: SA + TA + IA" in rows[""][""]
 
 
 def test_speed_history_and_similarity(params: Params, root: Path):
@@ -174,6 +174,8 @@ def test_header_says_what_was_run(params: Params, root: Path, changed_params: Ca
     assert [cell.strip() for cell in text.partition("| `dance` ")[2].splitlines()[0].split("|")[1:-1]] == [
         "made dancers", "DanceTrack", "test", "3", "30", "`stills` (attribute pre-training)"
     ]  # fmt: skip
+    real = changed_params(("        render: {scene: dance, frames: 10}\n", ""))
+    assert "| test  |         3 |      — |" in written(real, root)
     other = changed_params(("settings:\n", "settings:\n      tracker.assignment: hungarian\n"))
     assert "hungarian (not the published one, object-max)" in written(other, root)
 

@@ -6,9 +6,9 @@ from fdta.workflow import write_resolved_settings
 
 from snakemake.exceptions import WorkflowError
 
-PARAMS_FILE = Path(config.get("params", workflow.basedir + "/params.yaml"))
+PARAMS_FILE = Path(config.get("params", Path(workflow.basedir) / "params.yaml")).absolute()
 try:
-    PARAMS = Params(PARAMS_FILE, config["benchmark"])
+    PARAMS = Params(PARAMS_FILE, config.get("benchmark"))
 except ParamsError as error:
     raise WorkflowError(f"fdta: {error}") from None
 BENCHMARK = PARAMS.benchmark

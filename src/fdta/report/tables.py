@@ -6,7 +6,6 @@ on the same machine give the same text.
 
 from __future__ import annotations
 
-import configparser
 import csv
 import io
 import math
@@ -17,6 +16,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from fdta.data.motchallenge import read_split
 from fdta.errors import InputError
 from fdta.evaluate.score import COMBINED, paired_difference
 from fdta.files import write_text
@@ -216,18 +216,14 @@ class Results:
         return self.benchmark.dataset(dataset).test_split in self.params.settings(dataset, measured_by).training_splits
 
     def frames(self, dataset: str) -> int | None:
-        """Frames of the test split; None where they are neither rendered nor here."""
+        """Frames of the test split; None where it is neither rendered nor here in full."""
         data = self.benchmark.dataset(dataset)
         if data.render:
             return data.splits[data.test_split] * data.render.frames
-        files = (self.root / "data" / dataset / data.test_split).glob("*/seqinfo.ini")
-        return sum(_sequence_length(path) for path in files) or None
-
-
-def _sequence_length(path: Path) -> int:
-    parser = configparser.ConfigParser()
-    parser.read(path)
-    return parser.getint("Sequence", "seqLength")
+        try:
+            return sum(sequence.frames for sequence in read_split(self.root / "data" / dataset / data.test_split))
+        except InputError:
+            return None
 
 
 def _rows(results: Results, table: PaperTable, name: str) -> list[Row]:
@@ -294,12 +290,12 @@ def _introduction(results: Results) -> str:
         " data set's one detector. `fdta params show RUN` prints every setting of a run.",
         f"- Commit {commit(results.root)}; page written on {machine()}.",
     ]
-    partial = [
-        f"`{run}` ({len(scores) - 1} of {data.splits[data.test_split]})"
-        for run in runs + table_baselines(params)
-        if (scores := results.scores(run))
-        and len(scores) - 1 != (data := benchmark.dataset(run.dataset)).splits[data.test_split]
-    ]
+    partial = []
+    for run in runs + table_baselines(params):
+        data = benchmark.dataset(run.dataset)
+        scores, sequences = results.scores(run), data.splits[data.test_split]
+        if scores and len(scores) - 1 != sequences:
+            partial.append(f"`{run}` ({len(scores) - 1} of {sequences})")
     if partial:
         lines.append(f"- **Not scored on all test sequences**: {', '.join(partial)}.")
     missing = [path for path in table_inputs(params, results.root) if not path.is_file()]
