@@ -1,0 +1,5 @@
+"""``python -m fdta``."""
+
+from fdta.cli import main
+
+raise SystemExit(main())

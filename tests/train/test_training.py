@@ -1,0 +1,216 @@
+"""Training on a few rendered frames: same seed same bytes, kill and resume, what is learned and what is not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fdta.cli import main
+from fdta.data.clips import ClipDataset, ClipSampler, collate
+from fdta.model import checkpoint
+from fdta.model.detector import DeformableDetector
+from fdta.model.fdta import FDTA
+from fdta.params import Params, TrainingSettings
+from fdta.train.objectives import TrackerObjective, by_trajectory
+from fdta.train.optimizer import build_optimizer, clip_gradients, rate_factor
+
+ROOT = Path(__file__).parents[2]
+CHOICE = ["--params", str(ROOT / "params.yaml"), "--benchmark", "smoke"]
+RUN = "smoke-dance/full/seed-0"
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return Params(ROOT / "params.yaml", "smoke").settings("smoke-dance", "full")
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    """Data with depth, and an untrained detector."""
+    root = tmp_path_factory.mktemp("training")
+    for split in ("train", "val"):
+        assert main(["data", "render", "smoke-dance", split, "--root", str(root / "data"), *CHOICE]) == 0
+    output = str(root / "data/smoke-dance/depth-train.json")
+    assert main(["depth", "smoke-dance", "train", "--root", str(root / "data"), "--output", output, *CHOICE]) == 0
+    detector_settings = Params(ROOT / "params.yaml", "smoke").settings("smoke-dance", "detector")
+    torch.manual_seed(0)
+    detector = DeformableDetector(detector_settings.backbone, detector_settings.detector, detector_settings.spatial)
+    path = root / "models/smoke-dance/detector.pt"
+    checkpoint.save_model(path, detector, detector_settings, "smoke-dance/detector")
+    return root
+
+
+@pytest.fixture
+def root(rendered, tmp_path):
+    """A place of its own for the models of one test."""
+    (tmp_path / "data").symlink_to(rendered / "data")
+    (tmp_path / "models/smoke-dance").mkdir(parents=True)
+    (tmp_path / "models/smoke-dance/detector.pt").symlink_to(rendered / "models/smoke-dance/detector.pt")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def finished(rendered):
+    """Bytes of the model of one uninterrupted training."""
+    assert main(["train", RUN, "--root", str(rendered), *CHOICE]) == 0
+    return (rendered / "models" / RUN / "model.pt").read_bytes()
+
+
+def test_same_seed_same_bytes(root, finished):
+    assert main(["train", RUN, "--root", str(root), *CHOICE]) == 0
+    assert (root / "models" / RUN / "model.pt").read_bytes() == finished
+
+
+def test_other_seed_other_weights(root, finished):
+    other = RUN.replace("seed-0", "seed-1")
+    assert main(["train", other, "--root", str(root), *CHOICE]) == 0
+    assert (root / "models" / other / "model.pt").read_bytes() != finished
+
+
+def test_killed_training_ends_with_the_same_bytes(root, finished):
+    folder = root / "models" / RUN
+    command = [sys.executable, "-m", "fdta", "train", RUN, "--root", str(root), *CHOICE]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (folder / "resume.pt").exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert (folder / "resume.pt").exists() and not (folder / "model.pt").exists()
+    assert main(["train", RUN, "--root", str(root), *CHOICE]) == 0
+    assert (folder / "model.pt").read_bytes() == finished
+    assert not (folder / "resume.pt").exists()
+    steps = [r["step"] for r in map(json.loads, (folder / "history.jsonl").open()) if r["kind"] == "step"]
+    assert steps == list(range(1, len(steps) + 1))
+
+
+def test_state_of_another_training_is_not_gone_on_from(root, finished, capsys):
+    folder = root / "models" / RUN
+    checkpoint.save(folder / "resume.pt", {"format": checkpoint.FORMAT, "origin": "other"})
+    assert main(["train", RUN, "--root", str(root), *CHOICE]) == 0
+    assert "training anew" in capsys.readouterr().err
+    assert (folder / "model.pt").read_bytes() == finished
+
+
+def test_history_has_losses_and_scores(finished, rendered):
+    records = [json.loads(line) for line in (rendered / "models" / RUN / "history.jsonl").open()]
+    steps = [r for r in records if r["kind"] == "step"]
+    epochs = [r for r in records if r["kind"] == "epoch"]
+    assert len(epochs) == 2 and "HOTA" in epochs[-1]["scores"]
+    assert {"total", "classification", "l1", "giou", "depth", "association"} <= set(steps[0]["losses"])
+    assert "identity" not in steps[0]["losses"] and "identity" in steps[-1]["losses"]
+
+
+def test_loss_falls_on_one_clip(rendered, settings):
+    torch.manual_seed(0)
+    model = FDTA(settings)
+    data = ClipDataset(rendered / "data/smoke-dance", ("train",), settings, settings.history, True, False, 1, 0)
+    batch = collate([data.clip(0, 0, *data.sampler.epoch(0)[0])])
+    objective = TrackerObjective(model, settings)
+    optimizer = build_optimizer(model, dataclasses.replace(settings.training, learning_rate=1e-3))
+    totals = []
+    for step in range(25):
+        torch.manual_seed(step)
+        total, terms = objective(batch, 1)
+        optimizer.zero_grad()
+        total.backward()
+        clip_gradients(model, 1.0)
+        optimizer.step()
+        totals.append(total.item())
+    assert {"depth", "identity", "association"} <= set(terms)
+    assert np.mean(totals[-5:]) < 0.8 * np.mean(totals[:5])
+
+
+def test_gradient_reaches_every_trainable_parameter(rendered, settings):
+    torch.manual_seed(0)
+    model = FDTA(settings)
+    for layer in model.detector.decoder:
+        torch.nn.init.xavier_uniform_(layer.depth_attention.out_proj.weight)
+    data = ClipDataset(rendered / "data/smoke-dance", ("train",), settings, settings.history, True, False, 1, 0)
+    total, _ = TrackerObjective(model, settings)(collate([data.clip(0, 0, *data.sampler.epoch(0)[0])]), 1)
+    total.backward()
+    without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert without == []
+
+
+def test_embeddings_by_trajectory():
+    # Two clips of two frames; identities 0 and 1 in the first, 2 in the second.
+    identities = torch.tensor([1, 0, 1, 2])
+    frames = torch.tensor([0, 0, 1, 3])
+    embeddings = torch.arange(8.0).reshape(4, 2)
+    features, present = by_trajectory(embeddings, identities, frames, clips=2, length=2)
+    assert present.tolist() == [[[True, True], [False, True]], [[False, False], [True, False]]]
+    assert torch.equal(features[0, 0, 1], embeddings[0]) and torch.equal(features[0, 0, 0], embeddings[1])
+    assert torch.equal(features[0, 1, 1], embeddings[2]) and torch.equal(features[1, 1, 0], embeddings[3])
+    assert features[~present].abs().sum() == 0
+
+
+def test_clips_fit_their_sequences_and_use_every_interval():
+    sampler = ClipSampler([12, 30], length=5, intervals=(1, 4), clips_per_epoch=400, seed=3)
+    clips = sampler.epoch(0)
+    assert clips == sampler.epoch(0) and clips != sampler.epoch(1)
+    steps = set()
+    for sequence, frames in clips:
+        assert frames[0] >= 1 and frames[-1] <= [12, 30][sequence]
+        (step,) = set(np.diff(frames).tolist())
+        steps.add(step)
+    assert steps == {1, 2, 3, 4}
+
+
+def test_every_frame_that_can_starts_one_clip():
+    clips = ClipSampler([6, 9], length=4, intervals=(1, 1), clips_per_epoch=None, seed=0).epoch(0)
+    assert sorted((sequence, frames[0]) for sequence, frames in clips) == [(0, f) for f in range(1, 4)] + [
+        (1, f) for f in range(1, 7)
+    ]
+
+
+def test_identities_of_different_clips_stay_apart(rendered, settings):
+    data = ClipDataset(rendered / "data/smoke-dance", ("train",), settings, settings.history, True, False, 4, 0)
+    clips = [data.clip(0, i, *clip) for i, clip in enumerate(data.sampler.epoch(0)[:2])]
+    batch = collate(clips)
+    sets = [
+        {int(i) for target in batch.targets[start : start + settings.history] for i in target.identities}
+        for start in (0, settings.history)
+    ]
+    assert sets[0] and sets[1] and not sets[0] & sets[1]
+    assert batch.depth is not None and batch.depth.shape == batch.padding.shape
+
+
+def test_schedule():
+    steps = TrainingSettings(epochs=13, milestones=(6, 9))
+    assert rate_factor(0, 100, steps) == pytest.approx(0.01)
+    assert rate_factor(99, 100, steps) == pytest.approx(1.0)
+    assert rate_factor(600, 100, steps) == pytest.approx(0.1)
+    assert rate_factor(900, 100, steps) == pytest.approx(0.01)
+    cosine = TrainingSettings(epochs=4, milestones=(2,), schedule="cosine", warmup_steps=0)
+    assert rate_factor(150, 100, cosine) == 1.0
+    assert rate_factor(300, 100, cosine) == pytest.approx(0.5)
+    assert rate_factor(399, 100, cosine) < 1e-3
+
+
+def test_learning_rates_and_clipping_by_part(settings):
+    model = FDTA(settings)
+    training = TrainingSettings(learning_rate=1.0, backbone_scale=0.1, projection_scale=0.05, head_scale=3.0)
+    rates = {id(p): group["lr"] for group in build_optimizer(model, training).param_groups for p in group["params"]}
+    named = dict(model.named_parameters())
+    assert rates[id(named["detector.backbone.stem.0.weight"])] == pytest.approx(0.1)
+    assert rates[id(named["detector.encoder.0.attention.sampling_offsets.weight"])] == pytest.approx(0.05)
+    assert rates[id(named["detector.level_embedding"])] == pytest.approx(1.0)
+    assert rates[id(named["id_decoder.time_bias"])] == pytest.approx(3.0)
+    for name, parameter in named.items():
+        parameter.grad = torch.full_like(parameter, 100.0 if name.startswith("detector.") else 1.0)
+    clip_gradients(model, 0.5)
+    for detector in (True, False):
+        norm = torch.cat([p.grad.flatten() for n, p in named.items() if n.startswith("detector.") == detector]).norm()
+        assert norm == pytest.approx(0.5, rel=1e-4)
