@@ -77,6 +77,7 @@ def test_overrides_rank_benchmark_dataset_variant():
         (["benchmarks", "synthetic", "datasets", "dance", "render", "scene"], "opera", "render.scene: 'opera'"),
         (["benchmarks", "synthetic", "datasets", "dance", "splits"], {"train": 0}, "at least one sequence"),
         (["benchmarks", "synthetic", "datasets", "dance", "detector_start"], "nowhere", "detector_start: 'nowhere'"),
+        (["benchmarks", "synthetic", "noise_seeds"], {"ghost": [1]}, "noise_seeds.ghost: no such variant"),
         (["benchmarks", "synthetic", "variants"], {"ghost": {"history": 3}}, "variants.ghost: no such variant"),
     ],
 )

@@ -403,6 +403,8 @@ class Benchmark:
     datasets: dict[str, DatasetSettings]
     settings: dict[str, Any]
     seeds: tuple[int, ...]
+    noise_seeds: dict[str, tuple[int, ...]]
+    """Variant -> further seeds of it, run on the data set of the ablations to tell how far a seed moves a score."""
     variant_overrides: dict[str, dict[str, Any]]
 
     def dataset(self, name: str) -> DatasetSettings:
@@ -472,11 +474,11 @@ class Params:
         }
         if DETECTOR in self._variants:
             raise ParamsError(f"{path}: variants.{DETECTOR}: the name is taken by the detector alone; choose another")
-        for name in self.benchmark.variant_overrides:
-            if name not in self._variants:
-                raise ParamsError(
-                    f"{path}: benchmarks.{chosen}.variants.{name}: no such variant; there are {_listed(self._variants)}"
-                )
+        for key, names in (("variants", self.benchmark.variant_overrides), ("noise_seeds", self.benchmark.noise_seeds)):
+            for name in names:
+                if name not in self._variants:
+                    where = f"benchmarks.{chosen}.{key}.{name}"
+                    raise ParamsError(f"{path}: {where}: no such variant; there are {_listed(self._variants)}")
         for name, table in self.tables.items():
             for row, measured_by in table.rows.items():
                 if measured_by not in (*self._variants, *BASELINES):
@@ -535,7 +537,7 @@ class Params:
                 _expand(raw.get("settings", {}), f"{where}.settings", self.path),
             )
             raw = {**inherited, **raw, "settings": settings}
-        allowed = ("note", "datasets", "settings", "seeds", "variants")
+        allowed = ("note", "datasets", "settings", "seeds", "noise_seeds", "variants")
         _only_keys(raw, allowed, where, self.path, needed=("note", "datasets", "settings"))
         datasets = {
             key: _build(DatasetSettings, value, f"{where}.datasets.{key}", self.path)
@@ -554,6 +556,9 @@ class Params:
             datasets=datasets,
             settings=_mapping(raw["settings"], f"{where}.settings", self.path),
             seeds=_convert(tuple[int, ...], raw.get("seeds", seeds), "seeds", self.path),
+            noise_seeds=_convert(
+                dict[str, tuple[int, ...]], raw.get("noise_seeds", {}), f"{where}.noise_seeds", self.path
+            ),
             variant_overrides=_mapping(raw.get("variants", {}), f"{where}.variants", self.path),
         )
 

@@ -81,7 +81,7 @@ def _empty_sequence(root: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (_spoil_gt("1,2,3"), ["gt.txt, line", "3 columns"]),
+        (_spoil_gt("1,2,3"), ["gt.txt, line", "3 instead of 6 to 10 columns"]),
         (_spoil_gt("99,77,3,3,5,5,1,1,1"), ["gt.txt, line", "frame 99 is outside 1..12"]),
         (_spoil_gt("1,77,3,3,-5,5,1,1,1"), ["gt.txt, line", "above 0"]),
         (_spoil_gt("1,77,x,3,5,5,1,1,1"), ["gt.txt, line", "not a number"]),
@@ -194,7 +194,7 @@ def test_data_check_lists_every_defect(root, capsys):
     (_sequence(root) / "img1/00000002.jpg").write_bytes(b"no image")
     assert main(["data", "check", str(root / "data/smoke-dance/train")]) == 2
     captured = capsys.readouterr()
-    assert "3 columns" in captured.out and "00000002.jpg" in captured.out
+    assert "3 instead of 6 to 10 columns" in captured.out and "00000002.jpg" in captured.out
     assert "2 defects" in captured.err
 
 

@@ -213,4 +213,4 @@ def test_learning_rates_and_clipping_by_part(settings):
     clip_gradients(model, 0.5)
     for detector in (True, False):
         norm = torch.cat([p.grad.flatten() for n, p in named.items() if n.startswith("detector.") == detector]).norm()
-        assert norm == pytest.approx(0.5, rel=1e-4)
+        assert norm == pytest.approx(0.5, rel=1e-2)

@@ -47,8 +47,8 @@ def test_every_table_is_written(workspace):
 
 
 def test_every_run_has_model_tracks_and_scores(workspace):
-    models = list(workspace.glob("models/*/*/seed-0/model.pt"))
-    assert len(models) == 26
+    models = list(workspace.glob("models/*/*/seed-*/model.pt"))
+    assert len(models) == 27
     for model in models:
         run = model.parent.relative_to(workspace / "models")
         assert len(list((workspace / "tracks" / run / "test").glob("*.txt"))) == 2

@@ -14,14 +14,21 @@ COMPLEMENTARY = "table-4"
 
 
 def table_runs(params: Params) -> list[Run]:
-    """Trainings that the tables need, each once, in the tables' order; also those that baselines start from.
+    """Trainings that the tables need, each once, in the tables' order; also those that baselines start from, and those
+    that measure the noise of the seed.
 
     A table whose data set has no counterpart in the benchmark needs none.
 
     Raises:
         ParamsError: see `read_paper`.
     """
-    return _runs(params, {name: (FULL if name in BASELINES else name) for name in (*params.variants, *BASELINES)})
+    runs = _runs(params, {name: (FULL if name in BASELINES else name) for name in (*params.variants, *BASELINES)})
+    dataset = (
+        params.benchmark.dataset_of(params.tables[COMPLEMENTARY].dataset) if COMPLEMENTARY in params.tables else None
+    )
+    if dataset:
+        runs += [Run(dataset, name, seed) for name, seeds in params.benchmark.noise_seeds.items() for seed in seeds]
+    return list(dict.fromkeys(runs))
 
 
 def table_baselines(params: Params) -> list[Run]:
@@ -37,7 +44,11 @@ def similarity_runs(params: Params, root: Path) -> list[Run]:
     """Runs of the similarity table: on every data set those that are variants of Table 4, and before them the detector
     alone (seed 0) where its similarities exist."""
     table = params.tables.get(COMPLEMENTARY)
-    runs = [run for run in table_runs(params) if table and run.variant in table.rows.values()]
+    runs = [
+        run
+        for run in table_runs(params)
+        if table and run.variant in table.rows.values() and run.seed in params.benchmark.seeds
+    ]
     detectors = [Run(dataset, DETECTOR) for dataset in dict.fromkeys(run.dataset for run in runs)]
     return [run for run in detectors if similarity_path(params, root, run).is_file()] + runs
 
