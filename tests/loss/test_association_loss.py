@@ -5,7 +5,8 @@ import pytest
 import torch
 from golden_weights import GOLDEN
 
-from fdta.loss.association import IGNORED, association_loss
+from fdta.data.identities import IGNORED
+from fdta.loss.association import association_loss
 
 
 def test_golden() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from fdta.params import ClipSettings
 
 IGNORED = -100
-"""Target of objects that have none."""
+"""Target of what the ID loss leaves out: objects that are missing, and the first frame of a clip."""
 
 
 @dataclass(frozen=True)

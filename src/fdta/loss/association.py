@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORED = -100
-"""Target of what the ID loss leaves out: objects that are missing, and the first frame of a clip."""
+from fdta.data.identities import IGNORED
 
 
 def association_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from fdta.data.clips import ClipBatch
-from fdta.data.identities import assign_identities, target_labels
-from fdta.loss.association import IGNORED, association_loss
+from fdta.data.identities import IGNORED, assign_identities, target_labels
+from fdta.loss.association import association_loss
 from fdta.loss.attributes import AttributeHeads, attribute_loss
 from fdta.loss.contrastive import identity_loss, match_quality
 from fdta.loss.depth import depth_loss
