@@ -235,3 +235,9 @@ def test_check_finds_every_defect(tmp_path) -> None:
     assert "no ground truth" in str(reports["no-truth"])
     assert reports["lines"].boxes == 2
     assert "line 3" in str(reports["lines"]) and str(reports["lines"]).count("\n") == 3
+
+
+def test_a_tiny_box_survives_writing(tmp_path):
+    tiny = Boxes(np.array([1]), np.array([4]), np.array([[5.0, 6.0, 1e-4, 2.0]]), np.array([0.5]))
+    write_boxes(tmp_path / "tracks.txt", tiny)
+    assert read_boxes(tmp_path / "tracks.txt").boxes_xywh.tolist() == [[5.0, 6.0, 0.01, 2.0]]

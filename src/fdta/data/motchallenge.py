@@ -55,10 +55,12 @@ def read_boxes(path: Path, frames: int | None = None) -> Boxes:
 
 
 def write_boxes(path: Path, boxes: Boxes) -> None:
-    """Write `boxes` as track file: ``frame,identity,x,y,w,h,score,-1,-1,-1``, whole or not at all."""
-    rows = zip(
-        boxes.frames.tolist(), boxes.identities.tolist(), boxes.boxes_xywh.tolist(), boxes.scores.tolist(), strict=True
-    )
+    """Write `boxes` as track file: ``frame,identity,x,y,w,h,score,-1,-1,-1``, whole or not at all.
+
+    Sides are at least 0.01 pixels, so that none is rounded to 0, which `read_boxes` refuses.
+    """
+    sizes = np.concatenate([boxes.boxes_xywh[:, :2], np.maximum(boxes.boxes_xywh[:, 2:], 0.01)], axis=1)
+    rows = zip(boxes.frames.tolist(), boxes.identities.tolist(), sizes.tolist(), boxes.scores.tolist(), strict=True)
     lines = [f"{f},{i},{x:.2f},{y:.2f},{w:.2f},{h:.2f},{score:.3f},-1,-1,-1\n" for f, i, (x, y, w, h), score in rows]
     write_text(Path(path), "".join(lines))
 
