@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
@@ -20,10 +24,28 @@ ENVIRONMENT = {
 ENVIRONMENT.pop("MLFLOW_TRACKING_URI", None)
 
 
-def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def snakemake(folder: Path, *arguments: str, params: Path = ROOT / "params.yaml") -> subprocess.CompletedProcess[str]:
     command = ["snakemake", "--cores", "2", "--directory", str(folder), "--snakefile", str(ROOT / "Snakefile")]
-    command += [*arguments, "--config", "benchmark=smoke"]
+    command += [*arguments, "--config", "benchmark=smoke", f"params={params}"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=ENVIRONMENT, timeout=1200)
+
+
+def planned(workspace: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> dict[str, set[str]]:
+    """What would run again after a change of params.yaml: rule -> the runs (or data sets) it would run for."""
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    change(raw)
+    params = tmp_path / "params.yaml"
+    params.write_text(yaml.safe_dump(raw, sort_keys=False))
+    result = snakemake(workspace, "-n", "--quiet", "host", "results/tables.md", params=params)
+    # The dry run has written the changed settings; put the right ones back.
+    snakemake(workspace, "-n", "results/tables.md")
+    assert result.returncode == 0, result.stderr[-2000:]
+    jobs: dict[str, set[str]] = {}
+    for rule, block in re.findall(r"rule (\w+):\n((?: +.*\n)+)", result.stdout + result.stderr):
+        wildcards = dict(re.findall(r"(\w+)=([\w-]+)", block.partition("wildcards:")[2].partition("\n")[0]))
+        name = wildcards.get("variant") or wildcards.get("method") or wildcards.get("name", "")
+        jobs.setdefault(rule, set()).add("/".join(filter(None, [wildcards.get("dataset"), name])))
+    return jobs
 
 
 @pytest.fixture(scope="module")
@@ -76,18 +98,27 @@ def test_a_missing_score_is_a_dash_and_comes_back(workspace, tmp_path):
     assert tables.read_text() == before
 
 
-def test_a_tracker_threshold_redoes_tracking_but_no_training(workspace):
-    track = workspace / "settings/smoke-dance/sa/track.json"
-    original = track.read_text()
-    track.write_text(original.replace('"id_threshold": 0.2', '"id_threshold": 0.3'))
-    try:
-        # The Snakefile restores the settings of params.yaml, and so sees a changed file.
-        result = snakemake(workspace, "-n", "results/tables.md")
-    finally:
-        track.write_text(original)
-    text = result.stdout + result.stderr
-    assert "tracks/smoke-dance/sa/seed-0/test/summary.json" in text
-    assert "models/smoke-dance/sa/seed-0/model.pt\n    jobid" not in text
+def test_a_comment_redoes_nothing(workspace, tmp_path):
+    assert planned(workspace, tmp_path, lambda raw: None) == {}
+
+
+def test_a_tracker_threshold_redoes_tracking_but_no_training(workspace, tmp_path):
+    def change(raw: dict[str, Any]) -> None:
+        raw["variants"]["sa"]["tracker.id_threshold"] = 0.3
+
+    jobs = planned(workspace, tmp_path, change)
+    assert jobs["track"] == jobs["similarity"] == {"smoke-dance/sa"}
+    assert jobs["score"] == {"smoke-dance/sa"} and "tables" in jobs
+    assert not {"render", "depth", "train_detector", "train", "baseline"} & set(jobs)
+
+
+def test_a_variants_setting_redoes_that_variant(workspace, tmp_path):
+    def change(raw: dict[str, Any]) -> None:
+        raw["variants"]["no-foreground-weight"]["loss.foreground_weight"] = 2.0
+
+    jobs = planned(workspace, tmp_path, change)
+    assert jobs["train"] == jobs["track"] == jobs["score"] == {"smoke-dance/no-foreground-weight"}
+    assert not {"render", "depth", "train_detector", "baseline"} & set(jobs)
 
 
 def test_mlflow_has_the_runs(workspace):
