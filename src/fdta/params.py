@@ -369,7 +369,10 @@ class DatasetSettings:
     teacher: Literal["rendered", "video-depth-anything"] = "video-depth-anything"
     """Where pseudo depth comes from."""
     detector_start: str | None = None
-    """What the detector starts from: another data set of the benchmark, a checkpoint file, or null (from scratch)."""
+    """What the detector starts from: another data set of the benchmark, a checkpoint file (ours, or published: .pth),
+    or null (from scratch)."""
+    detector_class: int = 1
+    """The class to keep of a published `detector_start` that tells COCO's 91 apart: 1 is person, 15 bird."""
     test_split: str = "test"
     validation_split: str = "val"
     overrides: dict[str, Any] = field(default_factory=dict)
@@ -378,6 +381,7 @@ class DatasetSettings:
     def __post_init__(self) -> None:
         _require(bool(self.splits), "splits must name at least one split")
         _require(all(n > 0 for n in self.splits.values()), "every split needs at least one sequence")
+        _require(self.detector_class >= 0, f"detector_class must not be negative, not {self.detector_class}")
         for name in ("test_split", "validation_split"):
             split = getattr(self, name)
             _require(split in self.splits, f"{name} {split!r} is not among the splits {sorted(self.splits)}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +27,47 @@ def save(path: Path, value: dict[str, Any]) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Tensors and plain values of `path`; nothing in it is run.
+def read(path: Path, allowed: Iterable[type] = ()) -> Any:
+    """Tensors and plain values of a file of ``torch.save``, whoever wrote it; nothing in it is run.
+
+    Args:
+        path: the file.
+        allowed: further classes that its values may have.
 
     Raises:
-        InputError: the file is absent, truncated, no checkpoint of this package, or wants to run code.
+        InputError: the file is absent, truncated, no checkpoint, or wants to run code; then with the name of the code.
     """
     try:
-        value = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(list(allowed)):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such checkpoint; train one with `fdta train`") from None
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0][:200]
-        raise InputError(f"{path}: refused, it holds more than tensors and plain values ({reason})") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError):
-        raise InputError(f"{path}: broken or no checkpoint; make it anew") from None
-    if not isinstance(value, dict) or value.get("format") != FORMAT:
-        raise InputError(f"{path}: not a checkpoint of this package; make it with `fdta train`")
+        raise InputError(f"{path}: no such checkpoint; train one with `fdta train`, or check the path") from None
+    except Exception as error:
+        # What else is raised depends on the byte at which the file breaks.
+        code = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        if code:
+            raise InputError(f"{path}: refused, it wants to load or run {code[1]}; nothing in it was run") from None
+        raise InputError(f"{path}: broken or no checkpoint; make it or fetch it anew") from None
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A checkpoint of this package.
+
+    Raises:
+        InputError: as of `read`, or the checkpoint is not of this package.
+    """
+    value = read(path)
+    if not is_own(value):
+        raise InputError(
+            f"{path}: not a checkpoint of this package; make it with `fdta train`, or read a published one with "
+            f"`fdta weights import`"
+        )
     return value
+
+
+def is_own(value: Any) -> bool:
+    """Whether a file's value is a checkpoint of this package."""
+    return isinstance(value, dict) and value.get("format") == FORMAT
 
 
 def save_model(path: Path, model: nn.Module, settings: Settings, run: str) -> None:
