@@ -14,13 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from fdta.cli import main
 from fdta.data.clips import ClipDataset, ClipSampler, collate
 from fdta.model import checkpoint
 from fdta.model.detector import DeformableDetector
 from fdta.model.fdta import FDTA
+from fdta.model.weights import to_published
 from fdta.params import Params, TrainingSettings
+from fdta.train import run as train_run
 from fdta.train.objectives import TrackerObjective, by_trajectory
 from fdta.train.optimizer import build_optimizer, clip_gradients, rate_factor
 
@@ -101,6 +104,31 @@ def test_state_of_another_training_is_not_gone_on_from(root, finished, capsys):
     assert main(["train", RUN, "--root", str(root), *CHOICE]) == 0
     assert "training anew" in capsys.readouterr().err
     assert (folder / "model.pt").read_bytes() == finished
+
+
+@pytest.mark.parametrize("class_index", [1, 15])
+def test_detector_starts_from_a_published_one(root, monkeypatch, class_index):
+    ours = checkpoint.load(root / "models/smoke-dance/detector.pt")["model"]
+    names = {f"detector.{name}": tensor for name, tensor in ours.items()}
+    published = {name.removeprefix("detr."): tensor for name, tensor in to_published(names).items()}
+    for name in published:
+        if name.startswith("class_embed"):
+            published[name] = torch.zeros(91, *published[name].shape[1:])
+            published[name][class_index] = ours[name.replace("class_embed", "class_heads")]
+    torch.save({"model": published, "epoch": 49}, root / "detr.pth")
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw["benchmarks"]["smoke"]["datasets"]["smoke-dance"] |= {
+        "detector_start": "detr.pth",
+        "detector_class": class_index,
+    }
+    (root / "params.yaml").write_text(yaml.safe_dump(raw))
+    (root / "models/smoke-dance/detector.pt").unlink()
+    monkeypatch.setattr(train_run, "fit", lambda *arguments, **options: None)
+    choice = ["--params", str(root / "params.yaml"), "--benchmark", "smoke"]
+    assert main(["train", "smoke-dance/detector", "--root", str(root), *choice]) == 0
+    started = checkpoint.load(root / "models/smoke-dance/detector.pt")["model"]
+    assert started.keys() == ours.keys()
+    assert all(torch.equal(started[name], tensor) for name, tensor in ours.items())
 
 
 def test_history_has_losses_and_scores(finished, rendered):

@@ -74,7 +74,22 @@ def read_published(path: Path, class_index: int | None = None) -> Published:
     value = _read(path)
     if checkpoint.is_own(value):
         raise InputError(f"{path}: is a checkpoint of this package already; use it as it is")
-    return _interpret(value, path, class_index)
+    state, wrapper, left_out = _our_names(value, path, class_index)
+    kind = _kind(state)
+    ours = wrapper.get(_OURS)
+    if isinstance(ours, Mapping) and isinstance(ours.get("settings"), dict):
+        settings, run = settings_from_dict(ours["settings"], str(path)), str(ours.get("run"))
+    else:
+        settings = read_settings(state, path)
+        run = f"{path.stem}/{DETECTOR}" if kind == "Deformable DETR" else f"imported/{path.stem}"
+    missing = []
+    if kind == "FDTA" and not any(name.startswith("identity_adapter.") for name in state):
+        missing.append("Identity Adapter (serves in training only; published checkpoints do not hold it)")
+    if settings.spatial.enabled and "detector.spatial_adapter.bin_values" not in state:
+        missing.append("depths of the bins (computed)")
+    if kind == "Deformable DETR":
+        state = {name.removeprefix("detector."): tensor for name, tensor in state.items()}
+    return Published(kind, run, settings, state, tuple(missing), tuple(left_out))
 
 
 def import_checkpoint(path: Path, output: Path, class_index: int | None = None) -> Published:
@@ -139,12 +154,11 @@ def load_detector(path: Path, class_index: int) -> dict[str, Tensor]:
     value = _read(path)
     if checkpoint.is_own(value):
         return value["model"]
-    found = _interpret(value, path, class_index)
-    prefix = "" if found.detector_alone else "detector."
+    state, _, _ = _our_names(value, path, class_index)
     return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in found.state.items()
-        if name.startswith(prefix) and not any(part in name for part in DEPTH_PARTS)
+        name.removeprefix("detector."): tensor
+        for name, tensor in state.items()
+        if name.startswith("detector.") and not any(part in name for part in DEPTH_PARTS)
     }
 
 
@@ -244,7 +258,10 @@ def _read(path: Path) -> Any:
     return checkpoint.read(path, allowed=[argparse.Namespace])
 
 
-def _interpret(value: Any, path: Path, class_index: int | None) -> Published:
+def _our_names(
+    value: Any, path: Path, class_index: int | None
+) -> tuple[dict[str, Tensor], Mapping[str, Any], list[str]]:
+    """State dict under our names, the detector's starting with "detector."; then as of `_unwrap`."""
     tensors, wrapper, left_out = _unwrap(value, path)
     try:
         state = from_published(tensors)
@@ -263,21 +280,7 @@ def _interpret(value: Any, path: Path, class_index: int | None) -> Published:
             f"{path}: all decoder layers share one box head: a Deformable DETR without iterative box refinement; use "
             f"one with"
         )
-    kind = _kind(state)
-    missing = []
-    ours = wrapper.get(_OURS)
-    if isinstance(ours, Mapping) and isinstance(ours.get("settings"), dict):
-        settings, run = settings_from_dict(ours["settings"], str(path)), str(ours.get("run"))
-    else:
-        settings = read_settings(state, path)
-        run = f"{path.stem}/{DETECTOR}" if kind == "Deformable DETR" else f"imported/{path.stem}"
-    if kind == "FDTA" and not any(name.startswith("identity_adapter.") for name in state):
-        missing.append("Identity Adapter (serves in training only; published checkpoints do not hold it)")
-    if settings.spatial.enabled and not any(name.endswith("bin_values") for name in state):
-        missing.append("depths of the bins (computed)")
-    if kind == "Deformable DETR":
-        state = {name.removeprefix("detector."): tensor for name, tensor in state.items()}
-    return Published(kind, run, settings, state, tuple(missing), tuple(left_out))
+    return state, wrapper, left_out
 
 
 def _kind(state: Mapping[str, Tensor]) -> Kind:
