@@ -183,6 +183,9 @@ class LossSettings:
     """Weight of the appearance attributes in detector pre-training (rendered data only)."""
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
+    association_matching: Literal["last", "last-but-one"] = "last"
+    """Decoder layer whose matching picks the embeddings of the ID branch; the published trainer, by an overwritten
+    variable, uses the last but one (MODEL.md, Training)."""
 
     def __post_init__(self) -> None:
         for name in ("classification", "l1", "giou", "depth", "foreground_weight", "identity", "association"):
@@ -322,6 +325,10 @@ class Settings:
         _require(token % self.association.heads == 0, f"token width {token} is no multiple of association.heads")
         _require(self.detector.width % self.temporal.heads == 0, "detector.width is no multiple of temporal.heads")
         _require(bool(self.training_splits), "training_splits must name at least one split")
+        _require(
+            self.loss.association_matching == "last" or self.detector.decoder_layers > 1,
+            "loss.association_matching: a detector of one decoder layer has no last but one",
+        )
 
 
 @dataclass(frozen=True)
