@@ -24,6 +24,7 @@ from golden_weights import (
 from torch import Tensor
 
 from fdta.cli import main
+from fdta.data.render import render_split
 from fdta.depth.bins import bin_values
 from fdta.model import checkpoint
 from fdta.model.detector import DeformableDetector
@@ -36,6 +37,7 @@ from fdta.params import (
     DetectorSettings,
     IdentitySettings,
     Params,
+    RenderSettings,
     Settings,
     SpatialSettings,
     TemporalSettings,
@@ -200,6 +202,14 @@ def test_motip_becomes_base(capsys: pytest.CaptureFixture) -> None:
     assert model.temporal_adapter is None and model.detector.spatial_adapter is None
 
 
+def test_imported_checkpoint_tracks(capsys: pytest.CaptureFixture) -> None:
+    render_split(RenderSettings("dance", frames=1), "val", 1, Path("data/dance/val"))
+    assert run("import", str(saved(published(SMALL), "some model.pth")), "--output", "model.pt") == 0
+    assert main(["track", "data/dance/val", "--weights", "model.pt", "--device", "cpu"]) == 0
+    (sequence,) = Path("tracks/imported/some model/val").glob("*.txt")
+    assert Path("detections/imported/some model/val", f"{sequence.stem}.npz").is_file()
+
+
 @pytest.mark.parametrize(("choice", "index"), [([], 1), (["--class", "bird"], 15), (["--class", "7"], 7)])
 def test_detector_of_91_classes(choice: list[str], index: int, capsys: pytest.CaptureFixture) -> None:
     state = detector_alone(published(BASE), classes=91)
@@ -327,6 +337,11 @@ def _one_box_head() -> None:
         (lambda: saved([torch.zeros(2)]), "holds no state dict"),
         (_without("level_embed"), "detector.level_embedding is missing"),
         (_without("encoder.layers.0.norm1.bias"), "detector.encoder.0.attention_norm.bias is missing"),
+        (
+            lambda: saved({"model": published(BASE), "fdta": {"run": "../x/y", "settings": {}}}),
+            "its entry 'fdta' is not",
+        ),
+        (lambda: saved({"model": published(BASE), "fdta": {"run": "x/y", "settings": {"histery": 3}}}), "histery"),
         (_one_box_head, "without iterative box refinement"),
         (lambda: saved(detector_alone(published(BASE), classes=5)), "5 classes apart; name the one to keep"),
     ],
@@ -335,7 +350,7 @@ def test_refused(spoil: Callable[[], Any], told: str, capsys: pytest.CaptureFixt
     spoil()
     assert run("import", "published.pth", "--output", "model.pt") == 2
     error = capsys.readouterr().err.strip()
-    assert error.startswith("fdta: published.pth: ") and told in error and "\n" not in error
+    assert error.startswith("fdta: ") and "published.pth" in error and told in error and "\n" not in error
     assert {path.name for path in tmp_path.iterdir()} <= {"published.pth"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,11 +78,11 @@ def read_published(path: Path, class_index: int | None = None) -> Published:
     state, wrapper, left_out = _our_names(value, path, class_index)
     kind = _kind(state)
     ours = wrapper.get(_OURS)
-    if isinstance(ours, Mapping) and isinstance(ours.get("settings"), dict):
-        settings, run = settings_from_dict(ours["settings"], str(path)), str(ours.get("run"))
-    else:
+    if ours is None:
         settings = read_settings(state, path)
         run = f"{path.stem}/{DETECTOR}" if kind == "Deformable DETR" else f"imported/{path.stem}"
+    else:
+        settings, run = _ours(ours, path)
     missing = []
     if kind == "FDTA" and not any(name.startswith("identity_adapter.") for name in state):
         missing.append("Identity Adapter (serves in training only; published checkpoints do not hold it)")
@@ -281,6 +282,15 @@ def _our_names(
             f"one with"
         )
     return state, wrapper, left_out
+
+
+def _ours(entry: Any, path: Path) -> tuple[Settings, str]:
+    """Settings and run of a file that `export_checkpoint` wrote."""
+    run = entry.get("run") if isinstance(entry, Mapping) else None
+    # Tracks go to a folder of the run's name, which must not lead elsewhere.
+    if not isinstance(run, str) or not re.fullmatch(r"[^./][^/]*(/[^./][^/]*)+", run) or "settings" not in entry:
+        raise InputError(f"{path}: its entry {_OURS!r} is not as `fdta weights export` writes it; remove or mend it")
+    return settings_from_dict(entry["settings"], str(path)), run
 
 
 def _kind(state: Mapping[str, Tensor]) -> Kind:
