@@ -44,7 +44,9 @@ def _import(options: argparse.Namespace) -> None:
     print(f"found: {_found(found)}; {len(found.state)} tensors")
     print(f"missing: {'; '.join(found.missing) or 'nothing'}")
     print(f"left out: {', '.join(found.left_out) or 'nothing'}")
-    use = "fdta train starts from it" if found.detector_alone else f"fdta track FOLDER --weights {options.output}"
+    use = f"fdta track FOLDER --weights {options.output}"
+    if found.detector_alone:
+        use = "trainings start from it as models/DATASET/detector.pt, or as a data set's detector_start"
     print(f"written: {options.output} ({found.run}); {use}")
 
 
