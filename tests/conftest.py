@@ -14,6 +14,22 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(
+    scope="session",
+    params=[
+        "cpu",
+        pytest.param(
+            "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
+        ),
+    ],
+)
+def device(request) -> torch.device:
+    """Where the golden numbers are computed, in full float32."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    return torch.device(request.param)
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return ROOT

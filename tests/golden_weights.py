@@ -10,10 +10,30 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from fdta.model.published import read_settings
+from fdta.model.weights import from_published
+from fdta.params import Settings
 
 GOLDEN = Path(os.environ.get("FDTA_GOLDEN_DIR", Path(__file__).parent / "golden"))
+CONFIGURATIONS = ("dancetrack", "sportsmot", "bft")
+TOLERANCE = 1e-4
+"""Largest difference, in standard deviations of the golden array."""
 DRAWN_AS_IS = ("query_embed.weight", "level_embed", "depth_pos_embed.weight", "rel_pos_embeds")
+
+
+def golden_files(pattern: str) -> list[str]:
+    """Names, without ".npz", of the golden files that `pattern` matches."""
+    names = sorted(path.stem for path in GOLDEN.glob(f"{pattern}.npz"))
+    assert names, f"{GOLDEN} holds no {pattern}.npz"
+    return names
+
+
+def load_golden(name: str) -> dict[str, np.ndarray]:
+    """Arrays of one golden file."""
+    with np.load(GOLDEN / f"{name}.npz") as file:
+        return dict(file)
 
 
 def names_and_shapes(configuration: str, part: str = "model") -> list[tuple[str, tuple[int, ...]]]:
@@ -35,6 +55,31 @@ def seeded_state_dict(names_and_shapes: Iterable[tuple[str, Sequence[int]]], see
     }
 
 
+def published_settings(configuration: str) -> Settings:
+    """Settings that the names and shapes of `configuration` tell."""
+    listed = names_and_shapes(configuration) + names_and_shapes(configuration, "criterion")
+    shapes = {name: torch.empty(shape, device="meta") for name, shape in listed if not name.endswith("bin_values")}
+    return read_settings(from_published(shapes), GOLDEN)
+
+
+def fill_seeded(model: nn.Module, configuration: str, seed: int, part: str = "") -> None:
+    """Fill all of `model` but the bin values with the published tensors of `configuration`.
+
+    Args:
+        model: an `FDTA`, or a part of it.
+        configuration: one of the published.
+        seed: of the weights.
+        part: what the names in `FDTA` start with where `model` is a part of it, such as "detector.".
+    """
+    listed = names_and_shapes(configuration) + names_and_shapes(configuration, "criterion")
+    own = {f"{part}{name}" for name in model.state_dict()}
+    wanted = [item for item in listed if own & from_published({item[0]: torch.empty(0, 0)}).keys()]
+    filled = from_published(seeded_state_dict(wanted, seed))
+    absent, unexpected = model.load_state_dict({name.removeprefix(part): filled[name] for name in filled}, strict=False)
+    assert not unexpected
+    assert [name for name in absent if not name.endswith("bin_values")] == []
+
+
 def _seeded_array(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     a = rng.standard_normal(shape, dtype=np.float32)
@@ -49,8 +94,8 @@ def _seeded_array(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     return np.float32(1) + np.float32(0.1) * a
 
 
-def assert_close_to_golden(actual: Tensor, golden: np.ndarray, tolerance: float = 1e-4) -> None:
-    """Largest absolute difference at most `tolerance` standard deviations of the golden array."""
+def assert_close_to_golden(actual: Tensor, golden: np.ndarray) -> None:
+    """Largest absolute difference at most `TOLERANCE` standard deviations of the golden array."""
     assert actual.shape == golden.shape
-    difference = np.abs(actual.detach().numpy().astype(np.float64) - golden).max()
-    assert difference <= tolerance * golden.std(), f"differs by {difference:.2e}, std {golden.std():.2e}"
+    difference = np.abs(actual.detach().cpu().numpy().astype(np.float64) - golden).max()
+    assert difference <= TOLERANCE * golden.std(), f"differs by {difference:.2e}, std {golden.std():.2e}"

@@ -183,6 +183,9 @@ class LossSettings:
     """Weight of the appearance attributes in detector pre-training (rendered data only)."""
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
+    association_matching: Literal["last", "last-but-one"] = "last"
+    """Decoder layer whose matching picks the embeddings of the ID branch; the published trainer, by an overwritten
+    variable, uses the last but one (MODEL.md, Training)."""
 
     def __post_init__(self) -> None:
         for name in ("classification", "l1", "giou", "depth", "foreground_weight", "identity", "association"):
@@ -322,6 +325,10 @@ class Settings:
         _require(token % self.association.heads == 0, f"token width {token} is no multiple of association.heads")
         _require(self.detector.width % self.temporal.heads == 0, "detector.width is no multiple of temporal.heads")
         _require(bool(self.training_splits), "training_splits must name at least one split")
+        _require(
+            self.loss.association_matching == "last" or self.detector.decoder_layers > 1,
+            "loss.association_matching: a detector of one decoder layer has no last but one",
+        )
 
 
 @dataclass(frozen=True)
@@ -369,7 +376,10 @@ class DatasetSettings:
     teacher: Literal["rendered", "video-depth-anything"] = "video-depth-anything"
     """Where pseudo depth comes from."""
     detector_start: str | None = None
-    """What the detector starts from: another data set of the benchmark, a checkpoint file, or null (from scratch)."""
+    """What the detector starts from: another data set of the benchmark, a checkpoint file (ours, or published: .pth),
+    or null (from scratch)."""
+    detector_class: int = 1
+    """The class to keep of a published `detector_start` that tells COCO's 91 apart: 1 is person, 15 bird."""
     test_split: str = "test"
     validation_split: str = "val"
     overrides: dict[str, Any] = field(default_factory=dict)
@@ -378,6 +388,7 @@ class DatasetSettings:
     def __post_init__(self) -> None:
         _require(bool(self.splits), "splits must name at least one split")
         _require(all(n > 0 for n in self.splits.values()), "every split needs at least one sequence")
+        _require(self.detector_class >= 0, f"detector_class must not be negative, not {self.detector_class}")
         for name in ("test_split", "validation_split"):
             split = getattr(self, name)
             _require(split in self.splits, f"{name} {split!r} is not among the splits {sorted(self.splits)}")

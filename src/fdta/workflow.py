@@ -24,7 +24,9 @@ def write_resolved_settings(params: Params, folder: Path) -> None:
         detector = settings_to_dict(params.settings(dataset, DETECTOR))
         _update(folder / dataset / "render.json", {"render": _plain(data.render), "splits": data.splits})
         _update(folder / dataset / "depth.json", {"teacher": data.teacher})
-        start = {"start": data.detector_start, "validation_split": data.validation_split}
+        start: dict[str, Any] = {"start": data.detector_start, "validation_split": data.validation_split}
+        if data.detector_start not in (None, *params.benchmark.datasets):
+            start["class"] = data.detector_class
         _update(folder / dataset / "detector.json", start | {part: detector[part] for part in DETECTOR_PARTS})
         for variant in params.variants:
             settings = settings_to_dict(params.settings(dataset, variant))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from golden_weights import GOLDEN
+from golden_weights import load_golden, published_settings
 from torch import Tensor
 
 from fdta.data.identities import IGNORED, IdentityGroups, assign_identities, target_labels
@@ -118,14 +118,15 @@ def test_targets_by_hand() -> None:
 
 
 def test_targets_equal_golden() -> None:
-    with np.load(GOLDEN / "id_training.npz") as arrays:
-        labels, missing_history, missing_current, expected = (
-            torch.from_numpy(arrays[key][0])
-            for key in ("id_labels", "trajectory_missing", "unknown_missing", "target_labels")
-        )
+    arrays = load_golden("id_training")
+    labels, missing_history, missing_current, expected = (
+        torch.from_numpy(arrays[key][0])
+        for key in ("id_labels", "trajectory_missing", "unknown_missing", "target_labels")
+    )
     source = torch.arange(labels.shape[-1]).expand(labels.shape)
     groups = IdentityGroups(labels[:, 0], missing_history, missing_current, source)
-    assert torch.equal(target_labels(groups, 50), expected.masked_fill(missing_current, IGNORED))
+    newborn = published_settings(str(arrays["config"])).association.labels
+    assert torch.equal(target_labels(groups, newborn), expected.masked_fill(missing_current, IGNORED))
 
 
 def test_clip_without_identities() -> None:

@@ -6,40 +6,78 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from golden_weights import GOLDEN, names_and_shapes, seeded_state_dict
+from golden_weights import fill_seeded, load_golden, published_settings
 from torch import Tensor
 
+from fdta.loss.contrastive import identity_loss, match_quality
+from fdta.loss.depth import depth_loss
 from fdta.loss.matching import Matching, Targets, match
 from fdta.model.detector import DetectorOutput, LayerOutput
 from fdta.model.identity_adapter import IdentityAdapter
-from fdta.params import LossSettings
+from fdta.params import IdentitySettings, LossSettings, SpatialSettings
 
 torch.set_num_threads(1)
 
 
+FOREGROUND_WEIGHT = {"dancetrack": 6.0, "sportsmot": 7.0, "bft": 10.0}
+"""Of the published configurations (MODEL.md, Spatial Adapter)."""
+
+
 @dataclass
 class GoldenLosses:
-    """Six frames of scripted outputs, and what the published criterion made of them."""
+    """Scripted outputs for some frames, and what the published criterion made of them."""
 
     arrays: dict[str, np.ndarray]
     output: DetectorOutput
     targets: list[Targets]
+    spatial: SpatialSettings
+    identity: IdentitySettings
     settings: LossSettings
     matchings: list[Matching]
     losses: dict[str, float]
     identity_adapter: IdentityAdapter
-    boxes_total: int = 30
+    device: torch.device
 
     def __getitem__(self, name: str) -> Tensor:
-        return torch.from_numpy(self.arrays[name])
+        return torch.from_numpy(self.arrays[name]).to(self.device)
+
+    @property
+    def boxes_total(self) -> int:
+        return self.arrays["gt_ids"].size
+
+    @property
+    def depth_loss(self) -> Tensor:
+        depth = self["depth_maps"][:, 0]
+        padding = torch.zeros_like(depth, dtype=torch.bool)
+        logits = self.output.depth_logits
+        return depth_loss(logits, depth, padding, self.targets, self.spatial, self.settings, self.boxes_total)
+
+    @property
+    def identity_loss(self) -> Tensor:
+        matching = self.matchings[-1]
+        return identity_loss(
+            self.output.embeddings[matching.frames, matching.queries],
+            self["gt_ids"].flatten()[matching.targets],
+            self.matched_quality,
+            matching.frames,
+            len(self.targets),
+            self.identity_adapter,
+            self.identity,
+        )
+
+    @property
+    def matched_quality(self) -> Tensor:
+        matching = self.matchings[-1]
+        predicted = self.output.boxes_cxcywh[matching.frames, matching.queries]
+        return match_quality(predicted, self["gt_boxes"].flatten(0, 1)[matching.targets], self.identity.quality)
 
 
 @pytest.fixture(scope="session")
-def golden() -> GoldenLosses:
-    with np.load(GOLDEN / "losses.npz") as file:
-        arrays = dict(file)
-    tensors = {name: torch.from_numpy(a) for name, a in arrays.items() if a.dtype.kind in "fi" and a.ndim}
-    no_embeddings = torch.empty(6, 300, 0)
+def golden(device: torch.device) -> GoldenLosses:
+    arrays = load_golden("losses")
+    tensors = {name: torch.from_numpy(a).to(device) for name, a in arrays.items() if a.dtype.kind in "fi" and a.ndim}
+    configuration = str(arrays["config"])
+    no_embeddings = torch.empty(*tensors["pred_logits"].shape[:2], 0, device=device)
     auxiliary = [
         LayerOutput(logits, boxes, no_embeddings)
         for logits, boxes in zip(tensors["aux_logits"], tensors["aux_boxes"], strict=True)
@@ -50,12 +88,22 @@ def golden() -> GoldenLosses:
     targets = [
         Targets(boxes, identities) for boxes, identities in zip(tensors["gt_boxes"], tensors["gt_ids"], strict=True)
     ]
-    settings = LossSettings(depth=1.0, foreground_weight=6.0)
+    settings = LossSettings(foreground_weight=FOREGROUND_WEIGHT[configuration])
     matchings = [match(x.logits, x.boxes_cxcywh, targets, settings) for x in (*auxiliary, output)]
-    adapter = IdentityAdapter(256)
-    weights = seeded_state_dict(names_and_shapes("dancetrack", "criterion"), int(arrays["seed"]))
-    adapter.load_state_dict({name.removeprefix("track_embed."): x for name, x in weights.items()})
-    return GoldenLosses(arrays, output, targets, settings, matchings, json.loads(str(arrays["losses"])), adapter)
+    adapter = IdentityAdapter(tensors["embeddings"].shape[-1])
+    fill_seeded(adapter, configuration, int(arrays["seed"]), "identity_adapter.")
+    return GoldenLosses(
+        arrays,
+        output,
+        targets,
+        published_settings(configuration).spatial,
+        IdentitySettings(chunk=len(targets)),
+        settings,
+        matchings,
+        json.loads(str(arrays["losses"])),
+        adapter.to(device),
+        device,
+    )
 
 
 @pytest.fixture

@@ -3,18 +3,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from golden_weights import GOLDEN
+from golden_weights import load_golden
 
 from fdta.data.identities import IGNORED
 from fdta.loss.association import association_loss
 
 
-def test_golden() -> None:
-    with np.load(GOLDEN / "id_training.npz") as file:
-        arrays = dict(file)
+def test_golden(device: torch.device) -> None:
+    arrays = load_golden("id_training")
     labels = torch.from_numpy(arrays["target_labels"]).masked_fill(torch.from_numpy(arrays["unknown_missing"]), IGNORED)
     labels[:, :, 0] = IGNORED
-    loss = association_loss(torch.from_numpy(arrays["id_logits"]), labels)
+    loss = association_loss(torch.from_numpy(arrays["id_logits"]).to(device), labels.to(device))
     assert loss.item() == pytest.approx(arrays["id_loss"].item(), rel=1e-5)
 
 

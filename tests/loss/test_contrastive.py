@@ -50,26 +50,18 @@ def by_loops(
 
 
 def test_golden_quality(golden) -> None:
-    matching = golden.matchings[-1]
-    predicted = golden.output.boxes_cxcywh[matching.frames, matching.queries]
-    truth = golden["gt_boxes"].flatten(0, 1)[matching.targets]
-    quality = match_quality(predicted, truth, "giou")
+    quality = golden.matched_quality
     torch.testing.assert_close(quality, golden["matched_quality"].flatten(), rtol=1e-5, atol=1e-6)
-    assert (match_quality(predicted, truth, "iou") > quality).any()
+    predicted = golden.output.boxes_cxcywh[golden.matchings[-1].frames, golden.matchings[-1].queries]
+    assert (
+        match_quality(predicted, golden["gt_boxes"].flatten(0, 1)[golden.matchings[-1].targets], "iou") > quality
+    ).any()
 
 
 def test_golden(golden) -> None:
-    matching = golden.matchings[-1]
-    loss = identity_loss(
-        golden.output.embeddings[matching.frames, matching.queries],
-        golden["gt_ids"].flatten()[matching.targets],
-        golden["matched_quality"].flatten(),
-        matching.frames,
-        6,
-        golden.identity_adapter,
-        IdentitySettings(),
-    )
-    assert loss.item() == pytest.approx(golden.losses["e1_loss_contrastive"], rel=1e-5)
+    assert golden.identity_loss.item() == pytest.approx(golden.losses["e1_loss_contrastive"], rel=1e-5)
+    assert golden.losses["e0_loss_contrastive"] == 0
+    assert golden.identity.first_epoch == 1
 
 
 @pytest.mark.parametrize("quality_filter", [True, False])

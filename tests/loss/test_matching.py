@@ -16,11 +16,19 @@ def pairs(matching: Matching) -> set[tuple[int, int, int]]:
 
 
 def test_golden(golden) -> None:
-    offsets = torch.arange(6)[:, None] * 5
-    for matching, suffix in ((golden.matchings[-1], ""), (golden.matchings[4], "_aux4")):
-        queries, targets = golden[f"matched_queries{suffix}"], golden[f"matched_targets{suffix}"] + offsets
-        frames = torch.arange(6)[:, None].expand(6, 5)
-        assert pairs(matching) == pairs(Matching(frames.flatten(), queries.flatten(), targets.flatten()))
+    compared = 0
+    layers = range(len(golden.matchings) - 1)
+    for matching, suffix in (
+        (golden.matchings[-1], ""),
+        *((golden.matchings[layer], f"_aux{layer}") for layer in layers),
+    ):
+        if f"matched_queries{suffix}" in golden.arrays:
+            queries, targets = golden[f"matched_queries{suffix}"], golden[f"matched_targets{suffix}"]
+            frames = torch.arange(len(queries), device=golden.device)[:, None].expand_as(queries)
+            targets = targets + frames * golden.arrays["gt_ids"].shape[1]
+            assert pairs(matching) == pairs(Matching(frames.flatten(), queries.flatten(), targets.flatten()))
+            compared += 1
+    assert compared == sum(name.startswith("matched_queries") for name in golden.arrays) > 1
 
 
 def test_is_the_cheapest_assignment(scene) -> None:

@@ -6,12 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from golden_weights import GOLDEN, assert_close_to_golden, names_and_shapes, seeded_state_dict
+from golden_weights import assert_close_to_golden, fill_seeded, golden_files, load_golden, published_settings
 from torch import Tensor, nn
 
 from fdta.model.backbone import ResNet
 from fdta.model.detector import DeformableDetector, sine_positions
-from fdta.model.weights import from_published
 from fdta.params import BackboneSettings, DetectorSettings, SpatialSettings
 
 BACKBONE = BackboneSettings("basic", "group", stem_width=16, widths=(16, 24, 32, 48), blocks=(1, 1, 1, 1))
@@ -45,33 +44,32 @@ def reached(module: nn.Module) -> bool:
     return any(parameter.grad is not None and bool(parameter.grad.any()) for parameter in module.parameters())
 
 
-@pytest.mark.parametrize(("name", "bins"), [("detr_single", 150), ("detr_padded", 120)])
-def test_published_detector(name: str, bins: int) -> None:
-    golden = np.load(GOLDEN / f"{name}.npz")
-    seed = int(golden["seed"])
-    model = DeformableDetector(BackboneSettings(), DetectorSettings(), SpatialSettings(bins=bins)).eval()
-    names = [item for item in names_and_shapes(str(golden["config"])) if item[0].startswith("detr.")]
-    weights = {
-        name.removeprefix("detector."): tensor
-        for name, tensor in from_published(seeded_state_dict(names, seed)).items()
-    }
-    missing, unexpected = model.load_state_dict(weights, strict=False)
-    assert missing == ["spatial_adapter.bin_values"] and not unexpected
+@pytest.mark.parametrize("name", golden_files("detr_*"))
+def test_published_detector(name: str, device: torch.device) -> None:
+    golden = load_golden(name)
+    config, seed = str(golden["config"]), int(golden["seed"])
+    settings = published_settings(config)
+    model = DeformableDetector(settings.backbone, settings.detector, settings.spatial).eval()
+    fill_seeded(model, config, seed, "detector.")
     images = [
-        torch.from_numpy(np.random.default_rng([seed, index]).standard_normal((3, *size), dtype=np.float32))
+        torch.from_numpy(np.random.default_rng([seed, index]).standard_normal((3, *size), np.float32))
         for index, size in enumerate(golden["sizes"])
     ]
     with torch.no_grad():
-        output = model(*batch(images))
+        output = model.to(device)(*(tensor.to(device) for tensor in batch(images)))
     assert_close_to_golden(output.logits, golden["pred_logits"])
     assert_close_to_golden(output.boxes_cxcywh, golden["pred_boxes"])
     assert_close_to_golden(output.embeddings, golden["embeddings"])
     assert_close_to_golden(output.depth, golden["depth"])
     assert_close_to_golden(output.depth_logits[:, ::10], golden["depth_logits"])
-    assert len(output.auxiliary) == 5
-    assert_close_to_golden(output.auxiliary[0].logits, golden["aux0_logits"])
-    assert_close_to_golden(output.auxiliary[0].boxes_cxcywh, golden["aux0_boxes"])
-    assert_close_to_golden(output.auxiliary[4].boxes_cxcywh, golden["aux4_boxes"])
+    assert len(output.auxiliary) == settings.detector.decoder_layers - 1
+    compared = 0
+    for layer, auxiliary in enumerate(output.auxiliary):
+        for key, actual in (("logits", auxiliary.logits), ("boxes", auxiliary.boxes_cxcywh)):
+            if f"aux{layer}_{key}" in golden:
+                assert_close_to_golden(actual, golden[f"aux{layer}_{key}"])
+                compared += 1
+    assert compared == sum(key.startswith("aux") for key in golden) > 0
 
 
 def test_outputs_of_every_layer() -> None:

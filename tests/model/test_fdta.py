@@ -6,11 +6,21 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from golden_weights import GOLDEN, assert_close_to_golden, names_and_shapes, seeded_state_dict
+from golden_weights import (
+    CONFIGURATIONS,
+    assert_close_to_golden,
+    fill_seeded,
+    golden_files,
+    load_golden,
+    names_and_shapes,
+    published_settings,
+)
 from torch import Tensor
 
+from fdta.data.identities import IGNORED
+from fdta.loss.association import association_loss
 from fdta.model.fdta import FDTA
-from fdta.model.weights import from_published, to_published
+from fdta.model.weights import to_published
 from fdta.params import (
     AssociationSettings,
     BackboneSettings,
@@ -21,16 +31,12 @@ from fdta.params import (
     TemporalSettings,
 )
 
-# Association as published, behind a detector that is as small as it gets.
-PUBLISHED_ASSOCIATION = Settings(
-    backbone=BackboneSettings("basic", "group", stem_width=8, widths=(8, 8, 8, 8), blocks=(1, 1, 1, 1)),
-    detector=DetectorSettings(encoder_layers=1, decoder_layers=1, queries=4),
-    spatial=SpatialSettings(enabled=False),
-)
-SMALL = dataclasses.replace(
-    PUBLISHED_ASSOCIATION,
+SMALLEST_BACKBONE = BackboneSettings("basic", "group", stem_width=8, widths=(8, 8, 8, 8), blocks=(1, 1, 1, 1))
+SMALL = Settings(
     history=8,
+    backbone=SMALLEST_BACKBONE,
     detector=DetectorSettings(width=32, heads=4, encoder_layers=1, decoder_layers=1, queries=4, norm_groups=8),
+    spatial=SpatialSettings(enabled=False),
     temporal=TemporalSettings(layers=1, heads=4, feedforward=32),
     association=AssociationSettings(labels=10, label_width=32, layers=2, heads=4),
 )
@@ -44,62 +50,60 @@ def _one_thread() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def model() -> FDTA:
-    return FDTA(PUBLISHED_ASSOCIATION).eval()
+def seeded_association(configuration: str, seed: int, device: torch.device) -> FDTA:
+    """Published association with seeded weights, without its detector."""
+    published = published_settings(configuration)
+    small = dataclasses.replace(published.detector, encoder_layers=1, decoder_layers=1, queries=1)
+    model = FDTA(dataclasses.replace(published, backbone=SMALLEST_BACKBONE, detector=small))
+    model.detector = None
+    fill_seeded(model, configuration, seed)
+    return model.eval().to(device)
 
 
-def golden(model: FDTA, name: str) -> dict[str, np.ndarray]:
-    """Golden arrays, after filling the association of `model` with their weights."""
-    with np.load(GOLDEN / f"{name}.npz") as arrays:
-        loaded = dict(arrays)
-    published = seeded_state_dict(names_and_shapes(str(loaded["config"])), int(loaded["seed"]))
-    ours = from_published({name: tensor for name, tensor in published.items() if not name.startswith("detr.")})
-    absent, unexpected = model.load_state_dict(ours, strict=False)
-    assert not unexpected
-    assert all(name.startswith(("detector.", "identity_adapter.")) for name in absent)
-    return loaded
+def golden(name: str, device: torch.device) -> tuple[FDTA, dict[str, np.ndarray], dict[str, Tensor]]:
+    """Model, golden arrays, and the same as tensors."""
+    arrays = load_golden(name)
+    model = seeded_association(str(arrays["config"]), int(arrays["seed"]), device)
+    return model, arrays, {key: torch.from_numpy(array).to(device) for key, array in arrays.items() if array.ndim}
 
 
-@pytest.mark.parametrize("name", ["id_inference", "id_inference_long"])
-def test_inference_equals_golden(model: FDTA, name: str) -> None:
-    arrays = golden(model, name)
+@pytest.mark.parametrize("name", golden_files("id_inference*"))
+def test_inference_equals_golden(name: str, device: torch.device) -> None:
+    model, arrays, tensors = golden(name, device)
     features, missing, labels, times, current = (
-        torch.from_numpy(arrays[key]) for key in ("features", "missing", "id_labels", "times", "current")
+        tensors[key] for key in ("features", "missing", "id_labels", "times", "current")
     )
     assert_close_to_golden(model.temporal_adapter(features, missing, times), arrays["temporal_adapter"])
     assert_close_to_golden(model.trajectories(features, missing, times), arrays["trajectory_features"])
-    nothing_missing = torch.zeros(current.shape[:-1], dtype=torch.bool)
-    now = torch.full(current.shape[:-1], times.shape[2])
+    nothing_missing = torch.zeros(current.shape[:-1], dtype=torch.bool, device=device)
+    now = torch.full(current.shape[:-1], times.shape[2], device=device)
     logits = model.id_logits(features, missing, labels, times, current, nothing_missing, now)
     assert_close_to_golden(logits, arrays["id_logits"])
 
 
-def test_training_equals_golden(model: FDTA) -> None:
-    arrays = golden(model, "id_training")
-
-    def tensor(key: str) -> Tensor:
-        return torch.from_numpy(arrays[key])
-
-    times = tensor("times")
+@pytest.mark.parametrize("name", golden_files("id_training*"))
+def test_training_equals_golden(name: str, device: torch.device) -> None:
+    model, arrays, tensors = golden(name, device)
+    times, missing = tensors["times"], tensors["unknown_missing"]
     logits = model.id_logits(
-        tensor("trajectory_features"),
-        tensor("trajectory_missing"),
-        tensor("id_labels"),
+        tensors["trajectory_features"],
+        tensors["trajectory_missing"],
+        tensors["id_labels"],
         times,
-        tensor("unknown_features"),
-        tensor("unknown_missing"),
+        tensors["unknown_features"],
+        missing,
         times,
     )
     assert_close_to_golden(logits, arrays["id_logits"])
+    wanted = tensors["target_labels"].masked_fill(missing, IGNORED)
+    wanted[:, :, 0] = IGNORED
+    assert association_loss(logits, wanted).item() == pytest.approx(arrays["id_loss"].item(), rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("configuration", "history", "bins"), [("dancetrack", 30, 150), ("sportsmot", 60, 150), ("bft", 20, 120)]
-)
-def test_shapes_equal_the_published(configuration: str, history: int, bins: int) -> None:
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_shapes_equal_the_published(configuration: str) -> None:
     with torch.device("meta"):
-        model = FDTA(Settings(history=history, spatial=SpatialSettings(bins=bins)))
+        model = FDTA(published_settings(configuration))
     ours = {name: tuple(tensor.shape) for name, tensor in to_published(model.state_dict()).items()}
     assert ours == dict(names_and_shapes(configuration) + names_and_shapes(configuration, "criterion"))
 

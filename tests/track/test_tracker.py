@@ -1,17 +1,17 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from golden_weights import GOLDEN, names_and_shapes, seeded_state_dict
+from golden_weights import fill_seeded, golden_files, load_golden, published_settings
 from torch import Tensor
 
 from fdta.model.fdta import FDTA
-from fdta.model.weights import from_published
-from fdta.params import BackboneSettings, DetectorSettings, Settings, TrackerSettings
+from fdta.params import BackboneSettings, Settings, TrackerSettings
 from fdta.track.tracker import ASSIGNMENTS, OnlineTracker, Tracks
 
 torch.set_num_threads(1)
@@ -25,7 +25,7 @@ def similarity(labels: int):
         assert not missing.all(0).any()
         assert torch.equal(features.any(dim=-1), ~missing)
         means = features.sum(0) / (~missing).sum(0)[:, None]
-        logits = torch.full((len(current), labels + 1), -10.0)
+        logits = torch.full((len(current), labels + 1), -10.0, device=current.device)
         logits[:, -1] = 5
         logits[:, rows] = 10 * torch.cosine_similarity(current[:, None], means[None], dim=-1)
         return logits
@@ -34,7 +34,7 @@ def similarity(labels: int):
 
 
 def golden_run(name: str) -> tuple[dict[str, Any], Settings]:
-    golden = dict(np.load(GOLDEN / f"tracker_{name}.npz"))
+    golden = load_golden(name)
     thresholds = json.loads(str(golden["thresholds"]))
     tracker = TrackerSettings(
         detection_threshold=thresholds["det_thresh"],
@@ -45,13 +45,13 @@ def golden_run(name: str) -> tuple[dict[str, Any], Settings]:
     return golden, Settings(history=thresholds["miss_tolerance"], tracker=tracker)
 
 
-def assert_golden_tracks(tracker: OnlineTracker, golden: dict[str, Any]) -> None:
+def assert_golden_tracks(tracker: OnlineTracker, golden: dict[str, Any], device: torch.device) -> None:
     height, width = golden["image_hw"]
     rows = []
     frames = zip(golden["pred_logits"], golden["pred_boxes"], golden["embeddings"], strict=True)
     for frame, (logits, boxes, embeddings) in enumerate(frames):
         scores = torch.from_numpy(logits[:, 0]).sigmoid()
-        tracks = tracker.update(scores, torch.from_numpy(boxes), torch.from_numpy(embeddings).float())
+        tracks = tracker.update(scores, torch.from_numpy(boxes), torch.from_numpy(embeddings).float().to(device))
         center, size = np.split(tracks.boxes_cxcywh * np.array([width, height] * 2), 2, axis=1)
         number = np.full(len(size), frame)
         rows.append(np.column_stack((number, tracks.identities, center - size / 2, size, tracks.scores)))
@@ -61,23 +61,24 @@ def assert_golden_tracks(tracker: OnlineTracker, golden: dict[str, Any]) -> None
     np.testing.assert_allclose(found[:, 6], golden["tracks"][:, 6], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["object_max", "hungarian", "id_max", "crowded"])
-def test_tracks_are_the_published_ones_by_similarity(name: str) -> None:
+@pytest.mark.parametrize("name", golden_files("tracker_*"))
+def test_tracks_are_the_published_ones(name: str, device: torch.device) -> None:
     golden, settings = golden_run(name)
     labels = int(golden["num_id_vocabulary"])
-    tracker = OnlineTracker(similarity(labels), labels, 256, settings.history, settings.tracker)
-    assert_golden_tracks(tracker, golden)
-
-
-def test_tracks_are_the_published_ones_with_adapters_and_id_decoder() -> None:
-    golden, settings = golden_run("learned_ids")
-    small = DetectorSettings(encoder_layers=1, decoder_layers=1, queries=1)
-    model = FDTA(Settings(backbone=BackboneSettings(blocks=(1, 1, 1, 1)), detector=small)).eval()
-    association = [n for n in names_and_shapes("dancetrack") if not n[0].startswith("detr.")]
-    weights = from_published(seeded_state_dict(association, int(golden["seed"])))
-    absent = model.load_state_dict(weights, strict=False).missing_keys
-    assert all(name.startswith(("detector.", "identity_adapter.")) for name in absent)
-    assert_golden_tracks(OnlineTracker.from_model(model, settings), golden)
+    if str(golden["id_scores"]) == "similarity":
+        width = golden["embeddings"].shape[-1]
+        tracker = OnlineTracker(similarity(labels), labels, width, settings.history, settings.tracker, device)
+    else:
+        assert str(golden["id_scores"]) == "id_decoder"
+        published = published_settings(str(golden["config"]))
+        assert labels == published.association.labels
+        small = dataclasses.replace(published.detector, encoder_layers=1, decoder_layers=1, queries=1)
+        model = FDTA(dataclasses.replace(published, backbone=BackboneSettings(blocks=(1, 1, 1, 1)), detector=small))
+        model.detector = None
+        fill_seeded(model, str(golden["config"]), int(golden["seed"]))
+        settings = dataclasses.replace(published, history=settings.history, tracker=settings.tracker)
+        tracker = OnlineTracker.from_model(model.eval().to(device), settings)
+    assert_golden_tracks(tracker, golden, device)
 
 
 def people(identities: list[int], score: float | list[float] = 0.9) -> tuple[Tensor, Tensor, Tensor]:

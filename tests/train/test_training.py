@@ -14,14 +14,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from fdta.cli import main
 from fdta.data.clips import ClipDataset, ClipSampler, collate
+from fdta.loss.matching import match
 from fdta.model import checkpoint
 from fdta.model.detector import DeformableDetector
 from fdta.model.fdta import FDTA
+from fdta.model.weights import to_published
 from fdta.params import Params, TrainingSettings
-from fdta.train.objectives import TrackerObjective, by_trajectory
+from fdta.train import objectives
+from fdta.train import run as train_run
+from fdta.train.objectives import TrackerObjective, by_trajectory, detect
 from fdta.train.optimizer import build_optimizer, clip_gradients, rate_factor
 
 ROOT = Path(__file__).parents[2]
@@ -103,6 +108,31 @@ def test_state_of_another_training_is_not_gone_on_from(root, finished, capsys):
     assert (folder / "model.pt").read_bytes() == finished
 
 
+@pytest.mark.parametrize("class_index", [1, 15])
+def test_detector_starts_from_a_published_one(root, monkeypatch, class_index):
+    ours = checkpoint.load(root / "models/smoke-dance/detector.pt")["model"]
+    names = {f"detector.{name}": tensor for name, tensor in ours.items()}
+    published = {name.removeprefix("detr."): tensor for name, tensor in to_published(names).items()}
+    for name in published:
+        if name.startswith("class_embed"):
+            published[name] = torch.zeros(91, *published[name].shape[1:])
+            published[name][class_index] = ours[name.replace("class_embed", "class_heads")]
+    torch.save({"model": published, "epoch": 49}, root / "detr.pth")
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw["benchmarks"]["smoke"]["datasets"]["smoke-dance"] |= {
+        "detector_start": "detr.pth",
+        "detector_class": class_index,
+    }
+    (root / "params.yaml").write_text(yaml.safe_dump(raw))
+    (root / "models/smoke-dance/detector.pt").unlink()
+    monkeypatch.setattr(train_run, "fit", lambda *arguments, **options: None)
+    choice = ["--params", str(root / "params.yaml"), "--benchmark", "smoke"]
+    assert main(["train", "smoke-dance/detector", "--root", str(root), *choice]) == 0
+    started = checkpoint.load(root / "models/smoke-dance/detector.pt")["model"]
+    assert started.keys() == ours.keys()
+    assert all(torch.equal(started[name], tensor) for name, tensor in ours.items())
+
+
 def test_history_has_losses_and_scores(finished, rendered):
     records = [json.loads(line) for line in (rendered / "models" / RUN / "history.jsonl").open()]
     steps = [r for r in records if r["kind"] == "step"]
@@ -142,6 +172,26 @@ def test_gradient_reaches_every_trainable_parameter(rendered, settings):
     total.backward()
     without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert without == []
+
+
+@pytest.mark.parametrize(("choice", "layer"), [("last", -1), ("last-but-one", -2)])
+def test_association_is_trained_on_the_chosen_matching(rendered, settings, monkeypatch, choice, layer):
+    torch.manual_seed(0)
+    loss = dataclasses.replace(settings.loss, association_matching=choice)
+    objective = TrackerObjective(FDTA(settings), dataclasses.replace(settings, loss=loss))
+    data = ClipDataset(rendered / "data/smoke-dance", ("train",), settings, settings.history, True, False, 1, 0)
+    batch = collate([data.clip(0, 0, *data.sampler.epoch(0)[0])])
+    outputs, matchings, trained_on = [], [], []
+    monkeypatch.setattr(objectives, "detect", lambda *arguments: outputs.append(detect(*arguments)) or outputs[0])
+    monkeypatch.setattr(objectives, "match", lambda *arguments: matchings.append(match(*arguments)) or matchings[-1])
+    monkeypatch.setattr(objective, "_association", lambda *arguments: trained_on.extend(arguments) or torch.zeros(()))
+    objective(batch, 1)
+    embeddings, identities, frames, _ = trained_on
+    chosen = matchings[layer]
+    assert torch.equal(embeddings, outputs[0].embeddings[chosen.frames, chosen.queries])
+    truth = torch.cat([target.identities for target in batch.targets])
+    assert torch.equal(identities, truth[chosen.targets]) and torch.equal(frames, chosen.frames)
+    assert not torch.equal(matchings[-1].queries, matchings[-2].queries)
 
 
 def test_embeddings_by_trajectory():

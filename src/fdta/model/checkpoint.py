@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
+import pickletools
+import re
+import warnings
+import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +31,52 @@ def save(path: Path, value: dict[str, Any]) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Tensors and plain values of `path`; nothing in it is run.
+def read(path: Path, allowed: Iterable[type] = ()) -> Any:
+    """Tensors and plain values of a file of ``torch.save``, whoever wrote it; nothing in it is run.
+
+    Args:
+        path: the file.
+        allowed: further classes that its values may have.
 
     Raises:
-        InputError: the file is absent, truncated, no checkpoint of this package, or wants to run code.
+        InputError: the file is absent, truncated, no checkpoint, or wants to run code; then with the name of the code.
     """
     try:
-        value = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(list(allowed)), warnings.catch_warnings(action="ignore"):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such checkpoint; train one with `fdta train`") from None
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0][:200]
-        raise InputError(f"{path}: refused, it holds more than tensors and plain values ({reason})") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError):
-        raise InputError(f"{path}: broken or no checkpoint; make it anew") from None
-    if not isinstance(value, dict) or value.get("format") != FORMAT:
-        raise InputError(f"{path}: not a checkpoint of this package; make it with `fdta train`")
+        raise InputError(f"{path}: no such checkpoint; train one with `fdta train`, or check the path") from None
+    except Exception as error:
+        # What else is raised depends on the byte at which the file breaks.
+        if isinstance(error, pickle.UnpicklingError):
+            harmless = {f"{item.__module__}.{item.__qualname__}" for item in allowed}
+            told = re.search(r"GLOBAL ([\w.]+)", str(error))
+            names = [told[1]] if told else [name for name in _named_by_pickles(path) if name not in harmless]
+            if names:
+                raise InputError(
+                    f"{path}: refused, it wants to load or run {names[0]}; nothing in it was run"
+                ) from None
+        raise InputError(f"{path}: broken or no checkpoint; make it or fetch it anew") from None
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A checkpoint of this package.
+
+    Raises:
+        InputError: as of `read`, or the checkpoint is not of this package.
+    """
+    value = read(path)
+    if not is_own(value):
+        raise InputError(
+            f"{path}: not a checkpoint of this package; make it with `fdta train`, or read a published one with "
+            f"`fdta weights import`"
+        )
     return value
+
+
+def is_own(value: Any) -> bool:
+    """Whether a file's value is a checkpoint of this package."""
+    return isinstance(value, dict) and value.get("format") == FORMAT
 
 
 def save_model(path: Path, model: nn.Module, settings: Settings, run: str) -> None:
@@ -75,3 +109,26 @@ def fill(model: nn.Module, state: dict[str, Tensor], path: Path, new: tuple[str,
     if missing:
         raise InputError(f"{path}: {missing[0]} is missing ({len(missing)} in all); the checkpoint is of another model")
     model.load_state_dict(state, strict=False)
+
+
+def _named_by_pickles(path: Path) -> list[str]:
+    """What the pickles of a file name besides torch's own, without running them."""
+    data = path.read_bytes()
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            data = b"".join(archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
+    stream = io.BytesIO(data)
+    names: list[str] = []
+    # A name from the stack is made of the last two strings, in whatever way they came there.
+    strings = ["", ""]
+    with contextlib.suppress(ValueError):
+        # The older form of torch.save is five pickles, and then numbers.
+        for _ in range(5):
+            for operation, argument, _ in pickletools.genops(stream):
+                if operation.name == "GLOBAL":
+                    names.append(argument.replace(" ", "."))
+                elif operation.name == "STACK_GLOBAL":
+                    names.append(".".join(strings[-2:]))
+                elif isinstance(argument, str):
+                    strings.append(argument)
+    return [name for name in names if not name.startswith(("torch.", "collections."))]

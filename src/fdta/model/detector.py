@@ -14,6 +14,9 @@ from fdta.model.deformable_attention import DeformableAttention, Shapes
 from fdta.model.spatial_adapter import SpatialAdapter
 from fdta.params import BackboneSettings, DetectorSettings, SpatialSettings
 
+DEPTH_PARTS = ("spatial_adapter", "depth_attention", "depth_norm")
+"""Parts of the names of the tensors that a detector without depth does not have."""
+
 
 @dataclass
 class LayerOutput:

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from fdta.errors import InputError
 
+PUBLISHED_DETECTOR = "detr."
+"""What the names of the detector's tensors start with, except in files of a detector alone."""
+
 
 @dataclass(frozen=True)
 class _Rule:
@@ -197,12 +200,12 @@ def from_published(state_dict: Mapping[str, Tensor], class_index: int | None = N
             None keeps them as they are.
 
     Raises:
-        InputError: a tensor that none of these models has, or no such class.
+        InputError: a tensor that none of these models has, or no such class; the file is for the caller to name.
     """
     detector_alone = any(name.startswith("transformer.") for name in state_dict)
     ours: dict[str, Tensor] = {}
     for published_name, tensor in state_dict.items():
-        name = f"detr.{published_name}" if detector_alone else published_name
+        name = f"{PUBLISHED_DETECTOR}{published_name}" if detector_alone else published_name
         if name == _PUBLISHED_LABEL_EMBEDDING:
             ours[_LABEL_EMBEDDING] = tensor.T
         elif _PUBLISHED_CLASSIFIER.fullmatch(name):
@@ -211,7 +214,7 @@ def from_published(state_dict: Mapping[str, Tensor], class_index: int | None = N
             new_names = [new for rule in _RULES for new in rule.from_published(name)]
             if not new_names:
                 raise InputError(
-                    f"checkpoint: tensor {published_name!r} is of no published FDTA, MOTIP or Deformable DETR model; "
+                    f"tensor {published_name!r} is of no published FDTA, MOTIP or Deformable DETR model; "
                     "use one of those, or a checkpoint of this project"
                 )
             ours[new_names[0]] = tensor
@@ -219,6 +222,6 @@ def from_published(state_dict: Mapping[str, Tensor], class_index: int | None = N
         for name, tensor in ours.items():
             if name.startswith("detector.class_heads.") and len(tensor) > 1:
                 if class_index >= len(tensor):
-                    raise InputError(f"checkpoint: class {class_index} is not among its {len(tensor)} classes")
+                    raise InputError(f"class {class_index} is not among its {len(tensor)} classes")
                 ours[name] = tensor[class_index : class_index + 1]
     return ours

@@ -58,22 +58,23 @@ class TrackerObjective:
             terms["depth"] = depth_loss(
                 output.depth_logits, batch.depth, batch.padding, batch.targets, settings.spatial, settings.loss, boxes
             )
-        last = matchings[-1]
-        matched = output.embeddings[last.frames, last.queries]
-        identities = torch.cat([target.identities for target in batch.targets])[last.targets]
+        identities = torch.cat([target.identities for target in batch.targets])
         if settings.identity.enabled and epoch >= settings.identity.first_epoch:
+            last = matchings[-1]
             truth = torch.cat([target.boxes_cxcywh for target in batch.targets])[last.targets]
             predicted = output.boxes_cxcywh[last.frames, last.queries]
             terms["identity"] = identity_loss(
-                matched,
-                identities,
+                output.embeddings[last.frames, last.queries],
+                identities[last.targets],
                 match_quality(predicted, truth, settings.identity.quality),
                 last.frames,
                 settings.history,
                 self.model.identity_adapter,
                 settings.identity,
             )
-        terms["association"] = self._association(matched, identities, last.frames, batch.clips)
+        chosen = matchings[-1 if settings.loss.association_matching == "last" else -2]
+        matched = output.embeddings[chosen.frames, chosen.queries]
+        terms["association"] = self._association(matched, identities[chosen.targets], chosen.frames, batch.clips)
         return total(terms, settings.loss), terms
 
     def _association(self, matched: Tensor, identities: Tensor, frames: Tensor, clips: int) -> Tensor:

@@ -19,21 +19,20 @@ from fdta.evaluate.detection import average_precision
 from fdta.evaluate.score import COMBINED, score
 from fdta.loss.attributes import AttributeHeads
 from fdta.model import checkpoint
-from fdta.model.detector import DeformableDetector
+from fdta.model.detector import DEPTH_PARTS, DeformableDetector
 from fdta.model.fdta import FDTA
+from fdta.model.published import load_detector
 from fdta.params import DETECTOR, Params, Run, Settings, settings_to_dict
 from fdta.track.sequence import read_images, track_sequence
 from fdta.train.loop import finish, fit
 from fdta.train.objectives import DetectorObjective, TrackerObjective
 
-DEPTH_PARTS = ("spatial_adapter", "depth_attention", "depth_norm")
-"""Parts of a detector that its start, trained without depth, does not have."""
-
 
 def train_detector(params: Params, dataset: str, root: Path, device: torch.device, workers: int) -> None:
     """Train the detector of `dataset` alone, to ``models/DATASET/{detector.pt, detector-history.jsonl}``.
 
-    It starts from the data set's `detector_start`, and learns appearance attributes where `loss.attributes` is above 0.
+    It starts from the data set's `detector_start`, ours or published, and learns appearance attributes where
+    `loss.attributes` is above 0.
 
     Raises:
         InputError: data or start cannot be read.
@@ -46,7 +45,7 @@ def train_detector(params: Params, dataset: str, root: Path, device: torch.devic
         start = root / data.detector_start
         if data.detector_start in params.benchmark.datasets:
             start = root / "models" / data.detector_start / "detector.pt"
-        checkpoint.fill(detector, checkpoint.load(start)["model"], start)
+        checkpoint.fill(detector, load_detector(start, data.detector_class), start)
     model = nn.ModuleDict({"detector": detector})
     with_attributes = settings.loss.attributes > 0
     if with_attributes:

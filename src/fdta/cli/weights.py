@@ -1,0 +1,80 @@
+"""``fdta weights``: published checkpoints, in and out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fdta.errors import InputError
+from fdta.params import DETECTOR, Run
+
+if TYPE_CHECKING:
+    from fdta.model.published import Published
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    read = actions.add_parser("import", help="make a checkpoint of ours from one of FDTA, MOTIP or Deformable DETR")
+    read.add_argument("file", type=Path, help="published checkpoint, for example r50_deformable_detr_coco.pth")
+    read.add_argument("--output", type=Path, required=True, metavar="FILE", help="checkpoint to write, a .pt file")
+    read.add_argument(
+        "--class",
+        dest="class_name",
+        metavar="CLASS",
+        help="class to keep of a detector of several: person, bird or a number; by default COCO's person",
+    )
+    read.set_defaults(call=_import)
+    write = actions.add_parser("export", help="make a checkpoint that the published code loads from one of ours")
+    write.add_argument("weights", metavar="RUN", help="run (dance/full/seed-0, dance/detector) or checkpoint file")
+    write.add_argument("--output", type=Path, required=True, metavar="FILE", help="checkpoint to write, a .pth file")
+    write.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of models/")
+    write.set_defaults(call=_export)
+
+
+def _import(options: argparse.Namespace) -> None:
+    from fdta.model.published import COCO_CLASSES, import_checkpoint
+
+    name = options.class_name
+    if name is not None and name not in COCO_CLASSES and not name.isdecimal():
+        raise InputError(f"--class {name}: give {', '.join(COCO_CLASSES)} or the number of a class")
+    class_index = None if name is None else COCO_CLASSES.get(name) or int(name)
+    found = import_checkpoint(options.file, options.output, class_index)
+    print(f"{options.file}: {found.kind}{' (the variant base)' if found.kind == 'MOTIP' else ''}")
+    print(f"found: {_found(found)}; {len(found.state)} tensors")
+    print(f"missing: {'; '.join(found.missing) or 'nothing'}")
+    print(f"left out: {', '.join(found.left_out) or 'nothing'}")
+    use = f"fdta track FOLDER --weights {options.output}"
+    if found.detector_alone:
+        use = "trainings start from it as models/DATASET/detector.pt, or as a data set's detector_start"
+    print(f"written: {options.output} ({found.run}); {use}")
+
+
+def _found(found: Published) -> str:
+    settings = found.settings
+    detector, association = settings.detector, settings.association
+    parts = [f"detector ({detector.queries} queries, width {detector.width})"]
+    if settings.spatial.enabled:
+        parts.append(f"Spatial Adapter ({settings.spatial.bins} depth bins)")
+    if not found.detector_alone:
+        if settings.temporal.enabled:
+            parts.append(f"Temporal Adapter ({settings.temporal.layers} layers)")
+        if any(name.startswith("identity_adapter") for name in found.state):
+            parts.append("Identity Adapter")
+        parts.append(f"ID decoder ({association.labels} labels, history of {settings.history} frames)")
+    return ", ".join(parts)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from fdta.model.published import export_checkpoint
+
+    path = Path(options.weights)
+    if not path.is_file():
+        dataset, _, rest = options.weights.strip("/").partition("/")
+        models = options.root / "models"
+        path = (
+            models / dataset / "detector.pt"
+            if rest == DETECTOR
+            else models / str(Run.parse(options.weights)) / "model.pt"
+        )
+    print(f"written: {options.output} ({export_checkpoint(path, options.output)})")
