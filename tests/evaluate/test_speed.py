@@ -17,7 +17,7 @@ from fdta.model.fdta import FDTA
 from fdta.params import Settings, settings_from_dict
 
 CPU = torch.device("cpu")
-COMPONENTS = ("detr", "sa", "ta", "id_prediction", "other")
+COMPONENTS = ("detr", "sa", "ta", "id-prediction", "other")
 
 
 def tiny_settings(**overrides: dict[str, object]) -> Settings:
@@ -66,10 +66,12 @@ def slowed(function: Callable, seconds: float) -> Callable:
 def test_components_add_up_to_the_total(sequence: Sequence) -> None:
     settings = tiny_settings()
     measured = measure_inference(FDTA(settings), sequence, settings, CPU, repeats=3)
-    assert all(measured[component] > 0 for component in COMPONENTS)
-    assert sum(measured[component] for component in COMPONENTS) == pytest.approx(measured["total"])
+    assert all(measured["milliseconds"][component] > 0 for component in COMPONENTS)
+    assert sum(measured["milliseconds"][component] for component in COMPONENTS) == pytest.approx(
+        measured["milliseconds"]["total"]
+    )
     assert len(measured["passes"]) == 3
-    assert measured["total"] == sorted(measured["passes"])[1]
+    assert measured["milliseconds"]["total"] == sorted(measured["passes"])[1]
     assert (measured["sequence"], measured["frames"], measured["image"]) == ("s", 3, [96, 64])
     assert measured["objects"] == 6
     assert json.loads(json.dumps(measured)) == measured
@@ -82,8 +84,8 @@ def test_components_add_up_to_the_total(sequence: Sequence) -> None:
         ("sa", "detector.spatial_adapter.classifier", 1),
         ("sa", "detector.decoder.1.depth_attention", 1),
         ("ta", "temporal_adapter.layers.0", 2 / 3),
-        ("id_prediction", "trajectory_features", 2 / 3),
-        ("id_prediction", "id_decoder", 2 / 3),
+        ("id-prediction", "trajectory_features", 2 / 3),
+        ("id-prediction", "id_decoder", 2 / 3),
     ],
 )
 def test_a_slow_part_counts_for_its_component(sequence: Sequence, component: str, part: str, calls: float) -> None:
@@ -93,15 +95,15 @@ def test_a_slow_part_counts_for_its_component(sequence: Sequence, component: str
     module = model.get_submodule(part)
     module.forward = slowed(module.forward, 0.1)
     measured = measure_inference(model, sequence, settings, CPU, repeats=1)
-    assert measured[component] >= 100 * calls
-    assert measured["total"] - measured[component] < 100 * calls
+    assert measured["milliseconds"][component] >= 100 * calls
+    assert measured["milliseconds"]["total"] - measured["milliseconds"][component] < 100 * calls
 
 
 def test_without_adapters_they_take_no_time(sequence: Sequence) -> None:
     settings = tiny_settings(spatial={"enabled": False}, temporal={"enabled": False})
     measured = measure_inference(FDTA(settings), sequence, settings, CPU, repeats=1)
-    assert measured["sa"] == measured["ta"] == 0
-    assert measured["detr"] > 0 and measured["id_prediction"] > 0
+    assert measured["milliseconds"]["sa"] == measured["milliseconds"]["ta"] == 0
+    assert measured["milliseconds"]["detr"] > 0 and measured["milliseconds"]["id-prediction"] > 0
 
 
 def test_measuring_leaves_the_model_as_it_was(sequence: Sequence) -> None:

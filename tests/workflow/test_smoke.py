@@ -65,6 +65,8 @@ def test_every_table_is_written(workspace):
         assert (workspace / f"results/tables/table-{number}.csv").is_file()
     assert (workspace / "results/tables/similarity.csv").is_file()
     assert "smoke" in text
+    speed = text.partition("## Table 8")[2].partition("## Table 9")[0]
+    assert "—" not in speed.replace("by component", "")
     assert "numbers mean nothing" in text
 
 

@@ -31,7 +31,7 @@ def measure_inference(
     """Time the online tracker frame by frame (one image at a time) on the first frames of `sequence`.
 
     The components are the rows of Table 8: `detr`, the detector without the next; `sa`, the Spatial Adapter and the
-    decoder's attention to depth; `ta`, the Temporal Adapter; `id_prediction`, trajectory features, ID decoder and
+    decoder's attention to depth; `ta`, the Temporal Adapter; `id-prediction`, trajectory features, ID decoder and
     assignment; `other`, resizing, normalizing and moving the image, and fetching scores and boxes. Images are read
     before the clock starts, because tracking reads them ahead. A GPU is waited for at every component's boundaries, so
     that `total` is a little above what tracking takes.
@@ -44,9 +44,9 @@ def measure_inference(
         repeats: passes over the frames, each with a new tracker.
 
     Returns:
-        JSON-able: milliseconds a frame of each component and their sum `total`, of the pass with the median total;
-        passes, the totals of all; sequence, frames, and objects (mean number tracked a frame); image, the width and
-        height in the network; machine and threads.
+        JSON-able: milliseconds, those a frame of each component and their sum `total`, of the pass with the median
+        total; passes, the totals of all; sequence, frames, and objects (mean number tracked a frame); image, the width
+        and height in the network; machine and threads.
 
     Raises:
         InputError: `repeats` is below 1, or an image cannot be read.
@@ -61,7 +61,7 @@ def measure_inference(
     passes.sort(key=lambda measured: measured[0]["total"])
     milliseconds, objects = passes[(repeats - 1) // 2]
     return {
-        **milliseconds,
+        "milliseconds": milliseconds,
         "passes": [measured["total"] for measured, _ in passes],
         "sequence": sequence.name,
         "frames": frames,
@@ -109,7 +109,7 @@ def _pass(
         "detr": detecting - sa,
         "sa": sa,
         "ta": ta,
-        "id_prediction": tracking - ta,
+        "id-prediction": tracking - ta,
         "other": total - detecting - tracking,
         "total": total,
     }
