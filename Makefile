@@ -1,4 +1,4 @@
-# make tables   every table of the paper, on the rendered benchmark (about an hour on two cores)
+# make tables   every table of the paper, on the rendered benchmark (about 50 minutes on two cores)
 # make smoke    the same workflow cut down to a few minutes; its numbers mean nothing
 # make test     style and tests, the smoke workflow among them
 

@@ -1,10 +1,11 @@
 """Finished runs into MLflow: settings, curves, scores, similarities and checkpoints.
 
 There is one experiment a data set, ``fdta/BENCHMARK/DATASET``, and in it each run once (``base (seed 0)``), in however
-many tables it stands: the tag ``table-4`` is "yes" for those of Table 4. The experiment's description, which MLflow
-shows on each of its pages, links to the runs of each table. To compare Table 4's eight runs, open the experiment and
-click the 4 in its description: after "Charts of Table" for curves and bars, after "Side by side" for every number and
-setting in columns. (On a first visit MLflow wants one more click on a notice of its own.)
+many tables it stands: the tag ``table-4`` is "yes" for those of Table 4 (but not for the further seeds that measure
+noise). The experiment's description, which MLflow shows on each of its pages, links to the runs of each table. To
+compare Table 4's eight runs, open the experiment and click the 4 in its description: after "Charts of Table" for curves
+and bars, after "Side by side" for every number and setting in columns. (On a first visit MLflow wants one more click on
+a notice of its own.)
 
 Metrics are ``loss/NAME`` and ``learning_rate`` by step; ``validation/NAME`` and ``seconds_per_epoch`` at the last step
 of an epoch; and ``SPLIT/NAME`` (scores) and ``similarity/NAME`` without a step, so that MLflow draws bars. A run's
@@ -139,7 +140,9 @@ def _finished_runs(params: Params, root: Path, dataset: str) -> list[FinishedRun
         tables = tuple(
             name
             for name, table in params.tables.items()
-            if params.benchmark.dataset_of(table.dataset) == dataset and run.variant in table.rows.values()
+            if params.benchmark.dataset_of(table.dataset) == dataset
+            and run.variant in table.rows.values()
+            and run.seed in params.benchmark.seeds
         )
         scores, similarity = scores_path(params, root, run), similarity_path(params, root, run)
         finished.append(FinishedRun(run, model, history, scores, similarity, _flat(settings), tables))
