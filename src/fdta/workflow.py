@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
-from fdta.files import write_text
+from fdta.files import write_json, write_text
 from fdta.params import DETECTOR, Params, settings_to_dict
 
 TRAINING_PARTS = ("history", "backbone", "detector", "spatial", "temporal", "association", "identity", "loss")
@@ -35,6 +36,16 @@ def write_resolved_settings(params: Params, folder: Path) -> None:
             _update(folder / dataset / variant / "track.json", {"tracker": settings["tracker"]})
     tables = {name: settings_to_dict(table) for name, table in params.tables.items()}
     _update(folder / "tables.json", {"benchmark": params.benchmark.name, "seeds": params.benchmark.seeds} | tables)
+
+
+def note_absent_inputs(output: Path, inputs: list[Path], note: Path) -> None:
+    """Renew `note`, an input of the rule that writes `output`, where `output` is there but some of `inputs` are not.
+
+    The rule is then out of date, and so Snakemake makes what is absent. Otherwise the note stays as it is.
+    """
+    absent = [str(path) for path in inputs if not path.is_file()] if output.is_file() else []
+    if absent or not note.is_file():
+        write_json(note, {"absent": absent, "noticed": time.time()})
 
 
 def _plain(settings: Any) -> Any:

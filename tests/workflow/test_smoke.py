@@ -36,7 +36,7 @@ def planned(workspace: Path, tmp_path: Path, change: Callable[[dict[str, Any]], 
     change(raw)
     params = tmp_path / "params.yaml"
     params.write_text(yaml.safe_dump(raw, sort_keys=False))
-    result = snakemake(workspace, "-n", "--quiet", "host", "results/tables.md", params=params)
+    result = snakemake(workspace, "results/tables.md", "-n", "--quiet", "host", params=params)
     # The dry run has written the changed settings; put the right ones back.
     snakemake(workspace, "-n", "results/tables.md")
     assert result.returncode == 0, result.stderr[-2000:]

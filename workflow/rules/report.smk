@@ -1,6 +1,13 @@
+TABLE_INPUTS = table_inputs(PARAMS, Path("."))
+
+
+# Scores that somebody removed after the tables were written: Snakemake alone would not miss them.
+note_absent_inputs(Path("results/tables.md"), TABLE_INPUTS, Path("settings/absent.json"))
+
+
 rule mlflow:
     input:
-        table_inputs(PARAMS, Path(".")),
+        TABLE_INPUTS,
     output:
         f"results/mlflow-{BENCHMARK.name}.json",
     log:
@@ -12,8 +19,9 @@ rule mlflow:
 rule tables:
     input:
         "settings/tables.json",
+        "settings/absent.json",
         f"results/mlflow-{BENCHMARK.name}.json",
-        table_inputs(PARAMS, Path(".")),
+        TABLE_INPUTS,
     output:
         "results/tables.md",
         [f"results/tables/{name}.csv" for name in (*PARAMS.tables, "similarity")],
