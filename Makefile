@@ -1,5 +1,5 @@
 # make tables   every table of the paper, on the rendered benchmark (about 50 minutes on two cores)
-# make smoke    the same workflow cut down to a few minutes; its numbers mean nothing
+# make smoke    the same workflow cut down to a few minutes, in the folder smoke; its numbers mean nothing
 # make test     style and tests, the smoke workflow among them
 
 PYTHON ?= python3
@@ -11,10 +11,10 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 .PHONY: tables smoke test lint clean
 
 tables: $(INSTALLED)
-	snakemake --cores $(CORES) results/tables.md
+	snakemake --cores $(CORES) --show-failed-logs results/tables.md
 
 smoke: $(INSTALLED)
-	snakemake --cores $(CORES) results/tables.md --config benchmark=smoke
+	snakemake --cores $(CORES) --show-failed-logs --directory smoke results/tables.md --config benchmark=smoke
 
 test: lint
 	pytest
@@ -29,4 +29,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf data models tracks detections scores results settings logs mlflow.db mlartifacts .snakemake
+	rm -rf smoke data models tracks detections scores results settings logs mlflow.db mlartifacts .snakemake

@@ -73,6 +73,12 @@ def test_overrides_rank_benchmark_dataset_variant():
         (["variants", "full", "clip.intervals"], [1, 2, 3], "expected 2 values"),
         (["variants", "full"], [1], "variants.full: expected names with values"),
         (["variants", "detector"], {}, "variants.detector: the name is taken"),
+        (["variants", "sort"], {}, "variants.sort: the name is taken"),
+        (["variants", "wide bins"], {}, "variants.wide bins: use letters"),
+        (["seeds"], [], "seeds: []"),
+        (["seeds"], [0, 0], "seeds: [0, 0]"),
+        (["seeds"], [-1], "seeds: [-1]"),
+        (["benchmarks", "synthetic", "datasets", "dance", "counterpart"], "Dancetrack", "no table shows 'Dancetrack'"),
         (["tables", "table-4", "rows", "base"], "bass", "tables.table-4.rows.base"),
         (["benchmarks", "synthetic", "datasets", "dance", "render", "scene"], "opera", "render.scene: 'opera'"),
         (["benchmarks", "synthetic", "datasets", "dance", "splits"], {"train": 0}, "at least one sequence"),
@@ -93,6 +99,13 @@ def test_broken_yaml_names_the_line(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("benchmark: synthetic\nseeds: [0\n")
     with pytest.raises(ParamsError, match="line 3 is no valid YAML"):
+        Params(path)
+
+
+def test_a_key_given_twice_is_refused(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text((ROOT / "params.yaml").read_text() + "variants:\n  wide: {}\n")
+    with pytest.raises(ParamsError, match="key 'variants' stands in lines"):
         Params(path)
 
 

@@ -425,7 +425,10 @@ class Benchmark:
             ParamsError: no such data set.
         """
         if name not in self.datasets:
-            raise ParamsError(f"data set {name!r} is not in benchmark {self.name!r}; it has {_listed(self.datasets)}")
+            raise ParamsError(
+                f"data set {name!r} is not in benchmark {self.name!r}, which has {_listed(self.datasets)}; choose another "
+                f"benchmark with --benchmark"
+            )
         return self.datasets[name]
 
     def dataset_of(self, counterpart: str) -> str | None:
@@ -483,8 +486,22 @@ class Params:
             name: _build(TableSettings, table, f"tables.{name}", path)
             for name, table in _mapping(raw["tables"], "tables", path).items()
         }
-        if DETECTOR in self._variants:
-            raise ParamsError(f"{path}: variants.{DETECTOR}: the name is taken by the detector alone; choose another")
+        for name in self._variants:
+            if name in (DETECTOR, *BASELINES):
+                raise ParamsError(f"{path}: variants.{name}: the name is taken by the {name} itself; choose another")
+        for where, names in (("variants", self._variants), ("datasets", self.benchmark.datasets)):
+            for name in names:
+                if not re.fullmatch(r"[\w-]+", name):
+                    raise ParamsError(
+                        f"{path}: {where}.{name}: use letters, digits, - and _ in names, they name folders"
+                    )
+        counterparts = {table.dataset for table in self.tables.values()}
+        for name, dataset in self.benchmark.datasets.items():
+            if dataset.counterpart is not None and dataset.counterpart not in counterparts:
+                where = f"benchmarks.{chosen}.datasets.{name}.counterpart"
+                raise ParamsError(
+                    f"{path}: {where}: no table shows {dataset.counterpart!r}; there are {_listed(sorted(counterparts))}"
+                )
         for key, names in (("variants", self.benchmark.variant_overrides), ("noise_seeds", self.benchmark.noise_seeds)):
             for name in names:
                 if name not in self._variants:
@@ -533,6 +550,12 @@ class Params:
             merged = _merge(merged, expanded)
         return _build(Settings, merged, f"{dataset}/{variant}", self.path)
 
+    def _seeds(self, value: Any) -> tuple[int, ...]:
+        seeds = _convert(tuple[int, ...], value, "seeds", self.path)
+        if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+            raise ParamsError(f"{self.path}: seeds: {value!r} must be a list of different numbers from 0, such as [0]")
+        return seeds
+
     def _benchmark(self, name: str, seeds: Any) -> Benchmark:
         if name not in self._benchmarks:
             raise ParamsError(f"{self.path}: benchmark: {name!r} is unknown; allowed: {_listed(self._benchmarks)}")
@@ -566,7 +589,7 @@ class Params:
             note=_convert(str, raw["note"], f"{where}.note", self.path),
             datasets=datasets,
             settings=_mapping(raw["settings"], f"{where}.settings", self.path),
-            seeds=_convert(tuple[int, ...], raw.get("seeds", seeds), "seeds", self.path),
+            seeds=self._seeds(raw.get("seeds", seeds)),
             noise_seeds=_convert(
                 dict[str, tuple[int, ...]], raw.get("noise_seeds", {}), f"{where}.noise_seeds", self.path
             ),
@@ -588,9 +611,23 @@ def settings_from_dict(value: dict[str, Any], where: str = "settings") -> Settin
     return _build(Settings, value, where, Path("checkpoint"))
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """The safe loader, which refuses a key that a mapping has twice instead of forgetting the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        first: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+            if key in first:
+                problem = f"the key {key!r} stands in lines {first[key]} and {line}; join them"
+                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key_node.start_mark)
+            first[key] = line
+        return super().construct_mapping(node, deep)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        value = yaml.safe_load(path.read_text())
+        value = yaml.load(path.read_text(), _UniqueKeys)
     except FileNotFoundError:
         raise ParamsError(f"{path}: no such file; run in the project's folder or give --params FILE") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -17,6 +17,7 @@ rule mlflow:
 
 
 rule tables:
+    default_target: True
     input:
         "settings/tables.json",
         "settings/absent.json",

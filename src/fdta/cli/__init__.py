@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -24,6 +25,18 @@ COMMANDS = {
     "tables": "write the paper's tables with our numbers beside them",
     "mlflow": "send finished runs to MLflow",
 }
+
+REMEDIES = {
+    errno.ENOSPC: "free some room or choose another folder",
+    errno.EDQUOT: "free some room or choose another folder",
+    errno.EACCES: "choose a place where you may write",
+    errno.EPERM: "choose a place where you may write",
+    errno.EROFS: "choose a place where you may write",
+    errno.EISDIR: "it is a folder, give the name of a file",
+    errno.ENOTDIR: "a file stands where a folder is needed, choose another place",
+    errno.EEXIST: "a file stands where a folder is needed, choose another place",
+}
+"""What to do about an error of the file system."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,11 +60,15 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"fdta: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; the interpreter must not try to write the rest.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+        if error.errno not in REMEDIES:
             raise
-        place = error.filename or "the output folder"
-        print(f"fdta: {place}: {error.strerror}; free some room or choose another folder", file=sys.stderr)
+        place = error.filename2 or error.filename or "the output folder"
+        print(f"fdta: {place}: {error.strerror}; {REMEDIES[error.errno]}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("fdta: stopped; what was finished is kept", file=sys.stderr)

@@ -25,3 +25,4 @@ def _baseline(options: argparse.Namespace) -> None:
     output = options.root / "tracks" / run.dataset / options.method / f"seed-{run.seed}" / split
     track_baseline(options.method, options.folder, options.root / "detections" / str(run) / split, output)
     write_json(output / "summary.json", {"method": options.method, "detections": str(run)})
+    print(f"written: {output}")

@@ -34,3 +34,4 @@ def _infer(options: argparse.Namespace) -> None:
     model, settings, _ = load_run(options.weights, options.root, options.params, options.benchmark, device)
     measured = measure_inference(model, read_split(options.folder)[0], settings, device, options.repeats)
     write_json(options.output, measured)
+    print(f"written: {options.output}, {measured['milliseconds']['total']:.2f} ms a frame")

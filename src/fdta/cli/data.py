@@ -33,6 +33,7 @@ def _render(options: argparse.Namespace) -> None:
         raise InputError(f"split {options.split!r}: {options.dataset} has {', '.join(dataset.splits)}")
     folder = options.root / options.dataset / options.split
     render_split(dataset.render, options.split, dataset.splits[options.split], folder)
+    print(f"written: {folder}, {dataset.splits[options.split]} sequences")
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -26,5 +26,6 @@ def _log(options: argparse.Namespace) -> None:
     from fdta.report.mlflow_log import log_runs
 
     logged = log_runs(Params(options.params, options.benchmark), options.root, options.tracking_uri)
+    print(f"MLflow has {len(logged)} runs of this benchmark")
     if options.output:
         write_json(options.output, logged)

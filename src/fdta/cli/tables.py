@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from fdta.cli import add_params
+from fdta.errors import InputError
 from fdta.params import Params
 
 
@@ -24,6 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _tables(options: argparse.Namespace) -> None:
+    from fdta.report.runs import scores_path, table_baselines, table_runs
     from fdta.report.tables import write_tables
 
-    write_tables(Params(options.params, options.benchmark), options.root, options.output)
+    params = Params(options.params, options.benchmark)
+    runs = [*table_runs(params), *table_baselines(params)]
+    scored = sum(scores_path(params, options.root, run).is_file() for run in runs)
+    if not scored:
+        raise InputError(
+            f"{options.root / 'scores'}: no run of benchmark {params.benchmark.name!r} is scored; score one with "
+            f"`fdta score`, or choose another benchmark with --benchmark"
+        )
+    write_tables(params, options.root, options.output)
+    print(f"written: {options.output}, benchmark {params.benchmark.name}, {scored} of {len(runs)} runs scored")

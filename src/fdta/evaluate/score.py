@@ -99,8 +99,14 @@ def paired_difference(
 
 
 def _sequences(ground_truth: Path) -> list[str]:
-    names = (path.parent.parent.name for path in ground_truth.glob("*/gt/gt.txt"))
-    return sorted(name for name in names if not name.startswith("."))
+    folders = [path for path in sorted(ground_truth.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    without = [path for path in folders if (path / "seqinfo.ini").is_file() and not (path / "gt/gt.txt").is_file()]
+    if without:
+        raise InputError(
+            f"{without[0] / 'gt/gt.txt'}: no such file; {len(without)} of {len(folders)} sequences have no ground truth, "
+            f"add it or take them out"
+        )
+    return [path.name for path in folders if (path / "gt/gt.txt").is_file()]
 
 
 def _sequence_data(folder: Path, track_file: Path) -> dict[str, Any]:

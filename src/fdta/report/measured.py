@@ -50,11 +50,13 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 
 
 def commit(root: Path) -> str:
-    """Commit that `root` stands on, "+ changes" where files differ from it; "unknown" outside git."""
+    """Commit that `root` stands on, "+ changes" where tracked files differ from it; "unknown" outside git."""
     command = ["git", "-C", str(root)]
     try:
         found = subprocess.run([*command, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
-        changed = subprocess.run([*command, "status", "--porcelain"], capture_output=True, text=True)
+        changed = subprocess.run(
+            [*command, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True
+        )
     except OSError:
         return "unknown"
     if found.returncode:
