@@ -426,8 +426,8 @@ class Benchmark:
         """
         if name not in self.datasets:
             raise ParamsError(
-                f"data set {name!r} is not in benchmark {self.name!r}, which has {_listed(self.datasets)}; choose another "
-                f"benchmark with --benchmark"
+                f"data set {name!r} is not in benchmark {self.name!r}, which has {_listed(self.datasets)}; choose "
+                f"another benchmark with --benchmark"
             )
         return self.datasets[name]
 
@@ -495,12 +495,12 @@ class Params:
                     raise ParamsError(
                         f"{path}: {where}.{name}: use letters, digits, - and _ in names, they name folders"
                     )
-        counterparts = {table.dataset for table in self.tables.values()}
+        counterparts = sorted({table.dataset for table in self.tables.values()})
         for name, dataset in self.benchmark.datasets.items():
             if dataset.counterpart is not None and dataset.counterpart not in counterparts:
                 where = f"benchmarks.{chosen}.datasets.{name}.counterpart"
                 raise ParamsError(
-                    f"{path}: {where}: no table shows {dataset.counterpart!r}; there are {_listed(sorted(counterparts))}"
+                    f"{path}: {where}: no table shows {dataset.counterpart!r}; they show {_listed(counterparts)}"
                 )
         for key, names in (("variants", self.benchmark.variant_overrides), ("noise_seeds", self.benchmark.noise_seeds)):
             for name in names:

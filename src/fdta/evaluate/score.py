@@ -103,8 +103,8 @@ def _sequences(ground_truth: Path) -> list[str]:
     without = [path for path in folders if (path / "seqinfo.ini").is_file() and not (path / "gt/gt.txt").is_file()]
     if without:
         raise InputError(
-            f"{without[0] / 'gt/gt.txt'}: no such file; {len(without)} of {len(folders)} sequences have no ground truth, "
-            f"add it or take them out"
+            f"{without[0] / 'gt/gt.txt'}: no such file; {len(without)} of {len(folders)} sequences have no ground "
+            f"truth, add it or take them out"
         )
     return [path.name for path in folders if (path / "gt/gt.txt").is_file()]
 
