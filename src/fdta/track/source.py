@@ -173,7 +173,7 @@ def _video_images(path: Path, container: av.container.InputContainer, stream: av
             except av.EOFError:
                 break
             except av.FFmpegError as error:
-                defect = defect or f"broken after frame {frames} ({error.strerror})"
+                defect = defect or f"broken about frame {frames + 1} ({error.strerror})"
                 if packet is None:
                     break
                 continue

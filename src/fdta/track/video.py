@@ -98,7 +98,7 @@ class Annotator:
         """A copy of `image` (H, W, 3) uint8 RGB with boxes, identities and trails."""
         image = image.copy()
         self._frame += 1
-        unit = max(1.0, min(image.shape[:2]) / 480)
+        unit = max(0.5, min(image.shape[:2]) / 480)
         line = round(2 * unit)
         # Boxes may reach beyond the image, but not so far that drawing overflows.
         boxes_xyxy = np.rint(np.clip(tracks.boxes_xyxy, -9999, 99999)).astype(int).tolist()
@@ -121,7 +121,7 @@ class Annotator:
 
     @staticmethod
     def _label(image: np.ndarray, label: str, corner: tuple[int, int], fill: tuple[int, int, int], unit: float) -> None:
-        font, size, weight = cv2.FONT_HERSHEY_SIMPLEX, 0.45 * unit, max(1, round(unit))
+        font, size, weight = cv2.FONT_HERSHEY_SIMPLEX, max(0.3, 0.45 * unit), max(1, round(unit))
         (width, height), _ = cv2.getTextSize(label, font, size, weight)
         margin = round(2 * unit)
         left, bottom = max(corner[0], 0), max(corner[1], height + 2 * margin)
