@@ -173,9 +173,8 @@ def _video_images(path: Path, container: av.container.InputContainer, stream: av
             except av.EOFError:
                 break
             except av.FFmpegError as error:
+                # If reading failed, and not decoding, there is no next packet.
                 defect = defect or f"broken about frame {frames + 1} ({error.strerror})"
-                if packet is None:
-                    break
                 continue
             for frame in decoded:
                 frames += 1

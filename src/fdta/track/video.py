@@ -82,7 +82,7 @@ def track_video(
         if not frame:
             raise broken[0]
     if broken:
-        raise InputError(f"{broken[0]}; {frame} frames are in {tracks}") from None
+        raise InputError(f"{broken[0]}; {frame} frames are in {tracks}")
     return Tracked(frame, identities, bool(interrupted))
 
 
