@@ -17,7 +17,7 @@ COMMANDS = {
     "depth": "make the pseudo depth of a training split",
     "train": "train a detector or a variant of FDTA",
     "weights": "read published checkpoints, or write ours as the published code does",
-    "track": "track every sequence of a folder",
+    "track": "track a video, or every sequence of a folder",
     "baseline": "run SORT, ByteTrack, OC-SORT or BoT-SORT on a run's detections",
     "score": "score tracks against ground truth with TrackEval",
     "similarity": "measure how alike the object embeddings of a run are",

@@ -1,4 +1,4 @@
-"""``fdta track``: tracks of the sequences of a folder."""
+"""``fdta track``: tracks of a video, or of the sequences of a folder."""
 
 from __future__ import annotations
 
@@ -6,19 +6,28 @@ import argparse
 from pathlib import Path
 
 from fdta.cli import add_compute, add_params
+from fdta.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description += (
-        "\nWrites TRACKS/SEQUENCE.txt in MOTChallenge form, and every detection with its embedding to"
+        "\nOf one video, writes the tracks in MOTChallenge form and, if asked, an annotated video and lines of JSON."
+        "\nOf a folder of sequences, writes TRACKS/SEQUENCE.txt, and every detection with its embedding to"
         "\nDETECTIONS/SEQUENCE.npz."
     )
-    parser.add_argument("folder", type=Path, help="folder of sequences, for example data/dance/test")
     parser.add_argument(
-        "--weights", required=True, metavar="RUN", help="run (dance/full/seed-0) or checkpoint file (model.pt)"
+        "input",
+        help="video file, folder of images, image pattern (frames/%%06d.jpg), index of a webcam, one sequence, or a "
+        "folder of sequences (data/dance/test)",
     )
+    parser.add_argument("--weights", metavar="RUN", help="run (dance/full/seed-0) or checkpoint file (model.pt)")
     parser.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of models/ and tracks/")
-    parser.add_argument("--output", type=Path, metavar="TRACKS", help="folder of tracks; by default tracks/RUN/SPLIT")
+    parser.add_argument(
+        "--output", type=Path, metavar="TRACKS", help="by default tracks/RUN/NAME.txt; of sequences tracks/RUN/SPLIT/"
+    )
+    parser.add_argument("--video", type=Path, metavar="FILE", help="annotated video to write, H.264 in MP4")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file to write with a line of JSON a frame")
+    parser.add_argument("--show-scores", action="store_true", help="write scores into the annotated video")
     add_compute(parser)
     add_params(parser)
     parser.set_defaults(call=_track)
@@ -26,8 +35,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _track(options: argparse.Namespace) -> None:
     from fdta.device import choose_device
+    from fdta.track.live import Tracker
     from fdta.track.run import load_run, track_folder
+    from fdta.track.source import is_split, open_source
+    from fdta.track.video import track_video
 
+    if options.weights is None:
+        raise InputError(
+            "--weights is missing: give a run or a checkpoint file; `fdta train dance/full/seed-0` trains one and "
+            "`make tables` all, `fdta weights import` reads a published one"
+        )
     device = choose_device(options.device, options.threads)
+    split = is_split(Path(options.input))
+    if split and (options.video or options.json):
+        raise InputError(f"{options.input}: a folder of sequences; --video and --json want one sequence or video")
+    source = None if split else open_source(options.input)
     model, settings, name = load_run(options.weights, options.root, options.params, options.benchmark, device)
-    track_folder(model, settings, name, options.folder, options.root, options.output, device)
+    if source is None:
+        track_folder(model, settings, name, Path(options.input), options.root, options.output, device)
+        return
+    tracks = options.output or options.root / "tracks" / name / f"{source.name}.txt"
+    written = [path for path in (tracks, options.video, options.json) if path]
+    places = [path.resolve() for path in written]
+    if len(set(places)) < len(places) or Path(options.input).resolve() in places:
+        raise InputError(f"{options.input}: input and outputs must be different files; rename an output")
+    result = track_video(Tracker(model, settings), source, tracks, options.video, options.json, options.show_scores)
+    print(f"{source.name}: {result.frames} frames, {result.identities} tracks: {', '.join(map(str, written))}")
+    if result.stopped:
+        raise KeyboardInterrupt

@@ -55,14 +55,18 @@ def read_boxes(path: Path, frames: int | None = None) -> Boxes:
 
 
 def write_boxes(path: Path, boxes: Boxes) -> None:
-    """Write `boxes` as track file: ``frame,identity,x,y,w,h,score,-1,-1,-1``, whole or not at all.
+    """Write `boxes` as track file, whole or not at all; the lines are those of `box_lines`."""
+    write_text(Path(path), "".join(box_lines(boxes)))
+
+
+def box_lines(boxes: Boxes) -> list[str]:
+    """`boxes` as lines of a track file: ``frame,identity,x,y,w,h,score,-1,-1,-1``.
 
     Sides are at least 0.01 pixels, so that none is rounded to 0, which `read_boxes` refuses.
     """
     sizes = np.concatenate([boxes.boxes_xywh[:, :2], np.maximum(boxes.boxes_xywh[:, 2:], 0.01)], axis=1)
     rows = zip(boxes.frames.tolist(), boxes.identities.tolist(), sizes.tolist(), boxes.scores.tolist(), strict=True)
-    lines = [f"{f},{i},{x:.2f},{y:.2f},{w:.2f},{h:.2f},{score:.3f},-1,-1,-1\n" for f, i, (x, y, w, h), score in rows]
-    write_text(Path(path), "".join(lines))
+    return [f"{f},{i},{x:.2f},{y:.2f},{w:.2f},{h:.2f},{score:.3f},-1,-1,-1\n" for f, i, (x, y, w, h), score in rows]
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ class Sequence:
             InputError: the file is missing, broken, cut short, or of another size than seqinfo.ini says.
         """
         path = self.image_path(frame)
-        image = _decode(path, cv2.IMREAD_COLOR, "copy the sequence again")
+        image = decode_image(path, cv2.IMREAD_COLOR, "copy the sequence again")
         self._check_size(path, image)
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
@@ -103,7 +107,7 @@ class Sequence:
             InputError: the map is missing, broken, no 8-bit grey image, or of another size than the frame.
         """
         path = self.folder / "depth" / f"{frame:08d}.png"
-        depth = _decode(path, cv2.IMREAD_UNCHANGED, "make the depth maps of this split with 'fdta depth'")
+        depth = decode_image(path, cv2.IMREAD_UNCHANGED, "make the depth maps of this split with 'fdta depth'")
         if depth.ndim != 2 or depth.dtype != np.uint8:
             raise InputError(f"{path}: depth maps are 8-bit grey images; make them again with 'fdta depth'")
         self._check_size(path, depth)
@@ -209,6 +213,25 @@ def check_split(folder: Path) -> list[SequenceReport]:
     return [_check_sequence(path) for path in _sequence_folders(Path(folder))]
 
 
+def decode_image(path: Path, flags: int, remedy: str) -> np.ndarray:
+    """Image file `path` as OpenCV's `flags` have it.
+
+    Raises:
+        InputError: the file is missing, broken or cut short; ends with `remedy`.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; {remedy}") from None
+    # A decoder fills what a cut file lacks with grey and says nothing: look for the end marker.
+    jpeg = data[:2] == b"\xff\xd8"
+    cut = jpeg and b"\xff\xd9" not in data[-4096:]
+    image = None if cut or not data else cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if image is None:
+        raise InputError(f"{path}: {'cut short' if cut else 'no image that can be decoded'}; {remedy}")
+    return image
+
+
 _SEQINFO = "[Sequence] and the keys name, imDir, frameRate, seqLength, imWidth, imHeight"
 
 _Row = tuple[int, int, float, float, float, float, float]
@@ -268,20 +291,6 @@ def _sorted_boxes(rows: list[_Row]) -> Boxes:
     table = np.array(sorted(rows), dtype=np.float64).reshape(-1, 7)
     keys = table[:, :2].astype(np.int64)
     return Boxes(keys[:, 0], keys[:, 1], table[:, 2:6], table[:, 6])
-
-
-def _decode(path: Path, flags: int, remedy: str) -> np.ndarray:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; {remedy}") from None
-    # A decoder fills what a cut file lacks with grey and says nothing: look for the end marker.
-    jpeg = data[:2] == b"\xff\xd8"
-    cut = jpeg and b"\xff\xd9" not in data[-4096:]
-    image = None if cut or not data else cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if image is None:
-        raise InputError(f"{path}: {'cut short' if cut else 'no image that can be decoded'}; {remedy}")
-    return image
 
 
 def _image_names(folder: Path) -> dict[int, str]:

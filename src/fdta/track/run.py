@@ -32,7 +32,7 @@ def load_run(
         InputError: no such checkpoint, or it is not of this model.
     """
     path = Path(weights)
-    if path.is_file():
+    if path.is_file() or path.suffix:
         state = checkpoint.load(path)
         settings = checkpoint.load_settings(state, path)
     else:

@@ -91,14 +91,14 @@ def track_sequence(
         detections.append(
             (
                 frames[recorded.nonzero()[:, 0]],
-                _corners(boxes_cxcywh[recorded].numpy()) * scale,
+                corners(boxes_cxcywh[recorded].numpy()) * scale,
                 scores[recorded].numpy(),
                 output.embeddings[recorded.to(device)].half().cpu().numpy(),
             )
         )
         for frame, *detected in zip(frames, scores, boxes_cxcywh, output.embeddings, strict=True):
             found = tracker.update(*detected)
-            boxes_xywh = _corners(found.boxes_cxcywh) * scale
+            boxes_xywh = corners(found.boxes_cxcywh) * scale
             boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
             order = np.argsort(found.identities)
             tracks.append((np.full(len(order), frame), found.identities[order], boxes_xywh[order], found.scores[order]))
@@ -133,7 +133,7 @@ def _chunks(sequence: Sequence, settings: Settings, chunk: int) -> Iterator[tupl
         yield ahead.result()
 
 
-def _corners(boxes_cxcywh: np.ndarray) -> np.ndarray:
+def corners(boxes_cxcywh: np.ndarray) -> np.ndarray:
     """(n, 4) boxes as x1, y1, x2, y2, float64."""
     center, half = boxes_cxcywh[:, :2].astype(np.float64), boxes_cxcywh[:, 2:] / 2
     return np.concatenate((center - half, center + half), axis=1)

@@ -1,0 +1,192 @@
+"""Images of whatever can be tracked: a video, a folder of images, an image pattern, a sequence or a webcam."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from fdta.data.motchallenge import IMAGE_EXTENSIONS, Sequence, decode_image, read_sequence
+from fdta.errors import InputError
+
+Images = Generator[np.ndarray, None, None]
+"""(H, W, 3) uint8 RGB, all of one size."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A video, wherever its images come from."""
+
+    name: str
+    rate: float
+    """Frames a second; 30 where nobody knows."""
+    length: int | None
+    """Number of frames as far as known before they are read."""
+    images: Images
+    """One at a time. Raises InputError where the video breaks; closing it closes the file or camera."""
+
+
+def is_split(path: Path) -> bool:
+    """Whether `path` is a folder of sequences: it holds folders of sequences, or at least neither is one nor images."""
+    if not path.is_dir() or _is_sequence(path):
+        return False
+    inside = list(path.iterdir())
+    return any(map(_is_sequence, inside)) or (bool(inside) and not _folder_images(path))
+
+
+def open_source(given: str) -> Source:
+    """The video `given`.
+
+    Args:
+        given: a video file, a folder of images (in the order of their numbers), a sequence (seqinfo.ini and img1/), an
+            image pattern such as ``frames/%06d.jpg`` or the index of a webcam.
+
+    Raises:
+        InputError: there is no such thing, or it is no video.
+    """
+    path = Path(given)
+    if path.is_dir():
+        if _is_sequence(path):
+            return _open_sequence(read_sequence(path))
+        paths = _folder_images(path)
+        if not paths:
+            raise InputError(
+                f"{path}: no images; expected {', '.join(IMAGE_EXTENSIONS)} files, or img1/ and seqinfo.ini"
+            )
+        return _open_images(path.resolve().name, paths)
+    if path.is_file():
+        return _open_images(path.stem, [path]) if path.suffix.lower() in IMAGE_EXTENSIONS else _open_video(path)
+    if given.isdecimal():
+        return _open_webcam(int(given))
+    if re.search(r"%\d*d", path.name):
+        return _open_pattern(path)
+    raise InputError(
+        f"{path}: no such file or folder; give a video, a folder of images, frames/%06d.jpg or a webcam's index"
+    )
+
+
+def _is_sequence(path: Path) -> bool:
+    return (path / "seqinfo.ini").is_file()
+
+
+def _folder_images(folder: Path) -> list[Path]:
+    """Image files of `folder`; 2.jpg stands before 10.jpg."""
+
+    def by_number(path: Path) -> list[tuple[int, str]]:
+        # Digits compare as numbers, and the pairs make digits and letters comparable.
+        return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+
+    paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_EXTENSIONS and path.name[0] != "."]
+    return sorted(paths, key=by_number)
+
+
+def _open_sequence(sequence: Sequence) -> Source:
+    images = (sequence.image(frame) for frame in range(1, sequence.frames + 1))
+    return Source(sequence.name, sequence.rate, sequence.frames, images)
+
+
+def _open_pattern(pattern: Path) -> Source:
+    before, digits, after = re.fullmatch(r"(.*?)%(\d*)d(.*)", pattern.name).groups()
+    wanted = re.compile(rf"{re.escape(before)}(\d+){re.escape(after)}")
+    found = [wanted.fullmatch(path.name) for path in pattern.parent.iterdir()] if pattern.parent.is_dir() else []
+    numbers = sorted(int(match[1]) for match in found if match)
+    if not numbers:
+        raise InputError(f"{pattern}: no such images; check folder, name and extension")
+    paths = [pattern.with_name(f"{before}{number:{digits}d}{after}") for number in range(numbers[0], numbers[-1] + 1)]
+    gap = next((path for path in paths if not path.is_file()), None)
+    if gap:
+        raise InputError(f"{gap}: missing, the images run from {paths[0].name} to {paths[-1].name}; copy it")
+    return _open_images(pattern.parent.resolve().name, paths)
+
+
+def _open_images(name: str, paths: list[Path]) -> Source:
+    def read() -> Images:
+        size = None
+        for path in paths:
+            image = decode_image(path, cv2.IMREAD_COLOR, "replace it")
+            size = size or image.shape
+            if image.shape != size:
+                raise InputError(
+                    f"{path}: {image.shape[1]} x {image.shape[0]} pixels, but the images before it have {size[1]} x "
+                    f"{size[0]}; bring all to one size"
+                )
+            yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+    return Source(name, 30.0, len(paths), read())
+
+
+def _open_webcam(index: int) -> Source:
+    level = cv2.utils.logging.getLogLevel()
+    # OpenCV would tell of each of its ways to open a camera.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        camera = cv2.VideoCapture(index)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    if not camera.isOpened():
+        raise InputError(f"webcam {index}: cannot be opened; check that it is plugged in and in no other use")
+
+    def read() -> Images:
+        try:
+            while True:
+                whole, image = camera.read()
+                if not whole:
+                    raise InputError(f"webcam {index}: gives no more images; plug it in again")
+                yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        finally:
+            camera.release()
+
+    return Source(f"webcam-{index}", camera.get(cv2.CAP_PROP_FPS) or 30.0, None, read())
+
+
+def _open_video(path: Path) -> Source:
+    try:
+        # A playlist that calls itself a video must not reach into the network.
+        container = av.open(str(path), options={"protocol_whitelist": "file"})
+    except (av.FFmpegError, ValueError):
+        raise InputError(f"{path}: no video that can be read; is it whole, and a video?") from None
+    if not container.streams.video:
+        container.close()
+        raise InputError(f"{path}: there is no video in it; give a video file")
+    stream = container.streams.video[0]
+    rate = float(stream.average_rate or stream.guessed_rate or 30)
+    return Source(path.stem, rate, stream.frames or None, _video_images(path, container, stream))
+
+
+def _video_images(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> Images:
+    """What can be decoded, past damaged places too; at the end InputError tells where the first one is."""
+    frames, packets, defect, size = 0, 0, "", None
+    with container:
+        demuxed = container.demux(stream)
+        while True:
+            try:
+                packet = next(demuxed, None)
+                if packet is None:
+                    break
+                packets += packet.size > 0
+                decoded = packet.decode()
+            except av.EOFError:
+                break
+            except av.FFmpegError as error:
+                # If reading failed, and not decoding, there is no next packet.
+                defect = defect or f"broken about frame {frames + 1} ({error.strerror})"
+                continue
+            for frame in decoded:
+                frames += 1
+                if frame.is_corrupt:
+                    defect = defect or f"frame {frames} is damaged"
+                # Telephones film on edge and note how to turn the image.
+                image = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+                size = size or image.shape
+                if image.shape != size:
+                    raise InputError(f"{path}: the size changes at frame {frames}; cut the video there")
+                yield np.ascontiguousarray(image)
+    if not defect and packets < stream.frames:
+        defect = f"cut short, it ends after frame {frames} of {stream.frames}"
+    if defect or not frames:
+        raise InputError(f"{path}: {defect or 'no frame can be decoded'}; copy or encode the video again")

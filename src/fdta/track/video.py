@@ -1,0 +1,208 @@
+"""A video through the tracker to files, frame by frame: memory does not grow with its length."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from fdta.data.motchallenge import Boxes, box_lines
+from fdta.errors import InputError
+from fdta.files import whole_file
+from fdta.track.live import FrameTracks, Tracker
+from fdta.track.source import Source
+
+TRAIL = 30
+"""Frames that a trail is long."""
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """What `track_video` has done."""
+
+    frames: int
+    identities: int
+    stopped: bool
+    """By Ctrl-C, before the end of the video."""
+
+
+def track_video(
+    tracker: Tracker,
+    source: Source,
+    tracks: Path,
+    video: Path | None = None,
+    lines: Path | None = None,
+    show_scores: bool = False,
+) -> Tracked:
+    """Track `source` to its end, to Ctrl-C or to where it breaks; the files hold the frames up to there.
+
+    Args:
+        tracker: before its first frame.
+        source: what to track; closed afterwards.
+        tracks: file for the tracks in MOTChallenge form, frames counted from 1.
+        video: file for the annotated video, H.264 in MP4.
+        lines: file for a line of JSON a frame: ``{"frame": 1, "tracks": [{"identity", "box_xyxy", "score"}, ...]}``.
+        show_scores: write the score beside the identity in the video.
+
+    Raises:
+        InputError: the source breaks; if not at its first frame, what was tracked before is in the files.
+    """
+    with ExitStack() as stack:
+        images = stack.enter_context(closing(source.images))
+        images, broken = _up_to_defect(images)
+        interrupted = stack.enter_context(_interruptible())
+        text_file = stack.enter_context(stack.enter_context(whole_file(tracks)).open("w"))
+        line_file = stack.enter_context(stack.enter_context(whole_file(lines)).open("w")) if lines else None
+        video_path = stack.enter_context(whole_file(video)) if video else None
+        annotator, writer = Annotator(show_scores), None
+        frame, identities = 0, 0
+        # None: only on a terminal.
+        for image in tqdm(images, total=source.length, unit="frame", desc=source.name, disable=None):
+            found = tracker.update(image)
+            frame += 1
+            identities = max([identities, *(found.identities + 1).tolist()])
+            text_file.writelines(box_lines(_boxes(frame, found)))
+            if line_file:
+                line_file.write(_line(frame, found))
+            if video_path:
+                writer = writer or stack.enter_context(closing(VideoWriter(video_path, image.shape, source.rate)))
+                writer.write(annotator.draw(image, found))
+            if interrupted:
+                break
+        if not frame:
+            raise broken[0]
+    if broken:
+        raise InputError(f"{broken[0]}; {frame} frames are in {tracks}")
+    return Tracked(frame, identities, bool(interrupted))
+
+
+class Annotator:
+    """Draws tracks into the images of one video; an identity keeps its colour, and drags a trail of `TRAIL` frames."""
+
+    def __init__(self, show_scores: bool = False) -> None:
+        self._show_scores = show_scores
+        self._frame = 0
+        self._trails: dict[int, deque[tuple[int, tuple[int, int]]]] = {}
+
+    def draw(self, image: np.ndarray, tracks: FrameTracks) -> np.ndarray:
+        """A copy of `image` (H, W, 3) uint8 RGB with boxes, identities and trails."""
+        image = image.copy()
+        self._frame += 1
+        unit = max(0.5, min(image.shape[:2]) / 480)
+        line = round(2 * unit)
+        # Boxes may reach beyond the image, but not so far that drawing overflows.
+        boxes_xyxy = np.rint(np.clip(tracks.boxes_xyxy, -9999, 99999)).astype(int).tolist()
+        identities = tracks.identities.tolist()
+        for identity, (x1, _, x2, y2) in zip(identities, boxes_xyxy, strict=True):
+            trail = self._trails.setdefault(identity, deque(maxlen=TRAIL))
+            trail.append((self._frame, ((x1 + x2) // 2, y2)))
+        for identity, trail in list(self._trails.items()):
+            while trail and trail[0][0] <= self._frame - TRAIL:
+                trail.popleft()
+            if not trail:
+                del self._trails[identity]
+            points = np.array([point for _, point in trail], dtype=np.int32).reshape(-1, 1, 2)
+            cv2.polylines(image, [points], False, colour(identity), line, cv2.LINE_AA)
+        for identity, (x1, y1, x2, y2), score in zip(identities, boxes_xyxy, tracks.scores, strict=True):
+            cv2.rectangle(image, (x1, y1), (x2, y2), colour(identity), line)
+            label = f"{identity} {score:.2f}" if self._show_scores else str(identity)
+            self._label(image, label, (x1, y1), colour(identity), unit)
+        return image
+
+    @staticmethod
+    def _label(image: np.ndarray, label: str, corner: tuple[int, int], fill: tuple[int, int, int], unit: float) -> None:
+        font, size, weight = cv2.FONT_HERSHEY_SIMPLEX, max(0.3, 0.45 * unit), max(1, round(unit))
+        (width, height), _ = cv2.getTextSize(label, font, size, weight)
+        margin = round(2 * unit)
+        left, bottom = max(corner[0], 0), max(corner[1], height + 2 * margin)
+        cv2.rectangle(image, (left, bottom - height - 2 * margin), (left + width + 2 * margin, bottom), fill, -1)
+        cv2.putText(image, label, (left + margin, bottom - margin), font, size, (0, 0, 0), weight, cv2.LINE_AA)
+
+
+def colour(identity: int) -> tuple[int, int, int]:
+    """RGB colour of an identity, light enough for black letters; neighbours in number are far apart in hue."""
+    hue = int(identity * 0.61803398875 % 1 * 180)
+    saturation = (200, 120)[identity // 8 % 2]
+    red, green, blue = cv2.cvtColor(np.array([[[hue, saturation, 255]]], np.uint8), cv2.COLOR_HSV2RGB)[0, 0].tolist()
+    return red, green, blue
+
+
+class VideoWriter:
+    """H.264 in MP4, as every browser plays it; the file is whole after `close`."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...], rate: float) -> None:
+        """Open `path` for images of `shape` (H, W, 3) at `rate` frames a second."""
+        self._container = av.open(str(path), "w", format="mp4", options={"movflags": "faststart"})
+        self._stream = self._container.add_stream(
+            "libx264", rate=Fraction(rate).limit_denominator(1001), options={"preset": "veryfast", "crf": "23"}
+        )
+        # The format halves the colours' resolution: sides must be even.
+        self._pad = shape[0] % 2, shape[1] % 2
+        self._stream.height, self._stream.width = shape[0] + self._pad[0], shape[1] + self._pad[1]
+        self._stream.pix_fmt = "yuv420p"
+
+    def write(self, image: np.ndarray) -> None:
+        """Append `image` (H, W, 3) uint8 RGB."""
+        if any(self._pad):
+            image = cv2.copyMakeBorder(image, 0, self._pad[0], 0, self._pad[1], cv2.BORDER_REPLICATE)
+        self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+
+    def close(self) -> None:
+        """Write what the encoder still holds, and the index of the file."""
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+
+def _up_to_defect(images: Iterator[np.ndarray]) -> tuple[Iterator[np.ndarray], list[InputError]]:
+    """`images` that end where they break, and a list that then holds why."""
+    broken: list[InputError] = []
+
+    def whole() -> Iterator[np.ndarray]:
+        try:
+            yield from images
+        except InputError as error:
+            broken.append(error)
+
+    return whole(), broken
+
+
+@contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """A list that Ctrl-C fills, so that no line is cut in the middle; a second Ctrl-C raises KeyboardInterrupt."""
+    signals: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        signals.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield signals
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _boxes(frame: int, tracks: FrameTracks) -> Boxes:
+    boxes_xywh = tracks.boxes_xyxy.copy()
+    boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
+    return Boxes(np.full(len(tracks), frame), tracks.identities, boxes_xywh, tracks.scores)
+
+
+def _line(frame: int, tracks: FrameTracks) -> str:
+    rows = zip(tracks.identities.tolist(), tracks.boxes_xyxy.tolist(), tracks.scores.tolist(), strict=True)
+    found = [
+        {"identity": identity, "box_xyxy": [round(side, 2) for side in box], "score": round(score, 3)}
+        for identity, box, score in rows
+    ]
+    return json.dumps({"frame": frame, "tracks": found}) + "\n"

@@ -1,0 +1,367 @@
+from __future__ import annotations
+
+import io
+import json
+import re
+import signal
+import struct
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import fdta
+from fdta.cli import main
+from fdta.data.motchallenge import read_boxes, read_sequence, write_boxes
+from fdta.errors import InputError
+from fdta.model.checkpoint import save_model
+from fdta.model.fdta import FDTA
+from fdta.params import (
+    AssociationSettings,
+    BackboneSettings,
+    DetectorSettings,
+    Params,
+    Settings,
+    TemporalSettings,
+    TrackerSettings,
+)
+from fdta.track.live import FrameTracks, Tracker
+from fdta.track.sequence import track_sequence
+from fdta.track.source import is_split, open_source
+from fdta.track.video import Annotator, VideoWriter, colour, track_video
+
+FRAMES = 24
+SETTINGS = Settings(
+    history=4,
+    backbone=BackboneSettings(block="basic", norm="group", stem_width=8, widths=(8, 8, 8, 8), blocks=(1, 1, 1, 1)),
+    detector=DetectorSettings(
+        width=16, heads=2, norm_groups=4, queries=6, encoder_layers=1, decoder_layers=1, feedforward=16
+    ),
+    temporal=TemporalSettings(layers=1, heads=2, feedforward=16),
+    association=AssociationSettings(labels=5, label_width=16, layers=1, heads=2),
+    # An untrained detector is unsure of everything: let it find something in every frame.
+    tracker=TrackerSettings(
+        short_side=48, long_side=96, record_threshold=0.001, detection_threshold=0.001, newborn_threshold=0.001
+    ),
+)
+
+
+def image(frame: int, width: int = 97, height: int = 65) -> np.ndarray:
+    """Frame (from 1): grey noise, and a red square that wanders."""
+    picture = np.random.default_rng(0).integers(60, 120, (height, width, 3), dtype=np.uint8)
+    picture[20:40, 2 * frame : 2 * frame + 16] = (250, 10, 10)
+    return picture
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "model.pt"
+    save_model(path, FDTA(SETTINGS), SETTINGS, "dance/full/seed-0")
+    return path
+
+
+@pytest.fixture
+def clip(tmp_path) -> Path:
+    return write_clip(tmp_path / "clip.mp4")
+
+
+def write_clip(path: Path) -> Path:
+    """H.264 with the index at the front, a key frame every 6 frames and no reordering, so that half a file is half a
+    video."""
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=10, options={"g": "6", "bf": "0", "crf": "10", "preset": "fast"})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for frame in range(1, FRAMES + 1):
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image(frame)[:64, :96]), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
+
+
+def write_images(folder: Path, names: list[str]) -> Path:
+    folder.mkdir(parents=True)
+    for frame, name in enumerate(names, start=1):
+        assert cv2.imwrite(str(folder / name), image(frame)[..., ::-1])
+    return folder
+
+
+def track(weights: Path, given: Path | str, *options: str) -> int:
+    return main(["track", str(given), "--weights", str(weights), *options])
+
+
+def decoded(path: Path) -> list[np.ndarray]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def test_video_to_text_json_and_mp4(weights, clip, tmp_path, capsys):
+    video, lines, tracks = tmp_path / "out/seen.mp4", tmp_path / "out/seen.jsonl", tmp_path / "out/seen.txt"
+    options = ["--output", str(tracks), "--video", str(video), "--json", str(lines), "--show-scores"]
+    assert track(weights, clip, *options) == 0
+    assert f"clip: {FRAMES} frames" in capsys.readouterr().out
+    boxes = read_boxes(tracks, FRAMES)
+    rows = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [row["frame"] for row in rows] == list(range(1, FRAMES + 1))
+    told = [(row["frame"], one["identity"]) for row in rows for one in row["tracks"]]
+    assert told and told == list(zip(boxes.frames.tolist(), boxes.identities.tolist(), strict=True))
+    x1, y1, x2, y2 = rows[0]["tracks"][0]["box_xyxy"]
+    np.testing.assert_allclose(boxes.boxes_xywh[0], (x1, y1, x2 - x1, y2 - y1), atol=0.02)
+    with av.open(str(video)) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert (stream.frames, stream.average_rate) == (FRAMES, 10)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"seen.mp4", "seen.jsonl", "seen.txt"}
+
+
+def test_every_kind_of_input_is_tracked_as_the_sequence_is(weights, tmp_path):
+    """Image by image, through each way in, as `track_sequence` tracks."""
+    sequence = tmp_path / "sequence"
+    write_images(sequence / "img1", [f"{frame:06d}.png" for frame in range(1, 9)])
+    info = "[Sequence]\nname=s\nimDir=img1\nframeRate=20\nseqLength=8\nimWidth=97\nimHeight=65\n"
+    (sequence / "seqinfo.ini").write_text(info)
+    model = Tracker.from_checkpoint(weights)._model
+    tracks, _ = track_sequence(model, read_sequence(sequence), SETTINGS, torch.device("cpu"), chunk=1)
+    write_boxes(tmp_path / "expected.txt", tracks)
+    assert len(tracks.frames) > 8
+    for given in (sequence, sequence / "img1", sequence / "img1/%06d.png"):
+        assert track(weights, given, "--output", str(tmp_path / "got.txt")) == 0
+        assert (tmp_path / "got.txt").read_text() == (tmp_path / "expected.txt").read_text(), given
+    assert open_source(str(sequence)).rate == 20
+    assert not is_split(sequence) and not is_split(sequence / "img1") and is_split(tmp_path)
+
+
+def test_folder_of_sequences_wants_no_video(weights, tmp_path, capsys):
+    (tmp_path / "split/one").mkdir(parents=True)
+    assert track(weights, tmp_path / "split", "--video", str(tmp_path / "x.mp4")) == 2
+    assert "--video and --json want one" in capsys.readouterr().err
+
+
+def test_images_come_in_the_order_of_their_numbers(tmp_path):
+    names = [f"shot{number}.png" for number in (1, 2, 10, 11)]
+    source = open_source(str(write_images(tmp_path / "frames", names)))
+    assert (source.name, source.length) == ("frames", 4)
+    for frame, got in enumerate(source.images, start=1):
+        np.testing.assert_array_equal(got, image(frame))
+
+
+def test_gap_in_a_pattern(tmp_path):
+    write_images(tmp_path / "frames", ["3.png", "4.png", "6.png"])
+    with pytest.raises(InputError, match=r"5\.png: missing, the images run from 3\.png to 6\.png"):
+        open_source(str(tmp_path / "frames/%d.png"))
+
+
+def test_image_of_another_size_ends_the_video(weights, tmp_path, capsys):
+    folder = write_images(tmp_path / "frames", ["1.png", "2.png"])
+    cv2.imwrite(str(folder / "3.png"), image(3, width=50))
+    assert track(weights, folder, "--output", str(tmp_path / "t.txt")) == 2
+    error = capsys.readouterr().err
+    assert "3.png: 50 x 65 pixels" in error and "2 frames are in" in error
+    assert set(read_boxes(tmp_path / "t.txt").frames) == {1, 2}
+
+
+def test_cut_video_keeps_what_was_decoded(weights, clip, tmp_path, capsys):
+    data = clip.read_bytes()
+    clip.write_bytes(data[: len(data) * 2 // 3])
+    video, tracks = tmp_path / "seen.mp4", tmp_path / "t.txt"
+    assert track(weights, clip, "--output", str(tracks), "--video", str(video)) == 2
+    error = capsys.readouterr().err.strip()
+    assert "\n" not in error
+    kept = int(re.search(r"clip\.mp4: .*; (\d+) frames are in", error)[1])
+    assert FRAMES // 3 < kept < FRAMES
+    assert read_boxes(tracks).frames.max() == kept == len(decoded(video))
+
+
+def test_damaged_video_is_told_of(weights, clip, tmp_path, capsys):
+    data = bytearray(clip.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 600] = bytes(number * 37 % 256 for number in range(600))
+    clip.write_bytes(data)
+    assert track(weights, clip, "--output", str(tmp_path / "t.txt")) == 2
+    error = capsys.readouterr().err.strip()
+    assert re.search(r"clip\.mp4: (frame \d+ is damaged|broken about frame \d+)", error) and "\n" not in error
+    assert (tmp_path / "t.txt").stat().st_size
+
+
+def test_ctrl_c_leaves_whole_files(weights, clip, tmp_path, monkeypatch, capsys):
+    update, calls = Tracker.update, []
+
+    def interrupted(self, frame):
+        calls.append(frame)
+        if len(calls) == 5:
+            signal.raise_signal(signal.SIGINT)
+        return update(self, frame)
+
+    monkeypatch.setattr(Tracker, "update", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    paths = [tmp_path / name for name in ("t.txt", "t.mp4", "t.jsonl")]
+    options = ["--output", str(paths[0]), "--video", str(paths[1]), "--json", str(paths[2])]
+    assert track(weights, clip, *options) == 130
+    assert "what was finished is kept" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is before
+    assert read_boxes(paths[0]).frames.max() == 5 == len(decoded(paths[1]))
+    assert len([json.loads(line) for line in paths[2].read_text().splitlines()]) == 5
+
+
+def test_source_is_read_one_frame_at_a_time(weights, tmp_path):
+    """A frame that vanishes while the first is tracked is missed only when its turn comes."""
+    source = open_source(str(write_images(tmp_path / "frames", ["1.png", "2.png", "3.png"])))
+    tracker = Tracker.from_checkpoint(weights)
+
+    class Removing:
+        def update(self, frame):
+            (tmp_path / "frames/3.png").unlink(missing_ok=True)
+            return tracker.update(frame)
+
+    with pytest.raises(InputError, match=r"3\.png: no such file.*; 2 frames are in"):
+        track_video(Removing(), source, tmp_path / "t.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("text.mp4", "no video that can be read"),
+        ("empty", "no images"),
+        ("missing.mp4", "no such file or folder"),
+        ("missing/%06d.jpg", "no such images"),
+        ("9999", "webcam 9999: cannot be opened"),
+    ],
+)
+def test_no_video(weights, tmp_path, monkeypatch, capfd, name, told):
+    monkeypatch.chdir(tmp_path)
+    Path("text.mp4").write_text("This is no video.\n" * 50)
+    Path("empty").mkdir()
+    assert track(weights, name) == 2
+    error = capfd.readouterr().err.strip()
+    assert error.startswith("fdta: ") and told in error and "\n" not in error
+    assert not Path("tracks").exists()
+
+
+def test_missing_weights(clip, capsys):
+    assert main(["track", str(clip)]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "fdta train dance/full/seed-0" in error and "\n" not in error
+    assert track(Path("nowhere.pt"), clip) == 2
+    assert "nowhere.pt: no such checkpoint" in capsys.readouterr().err
+
+
+def test_the_input_is_not_overwritten(weights, clip, capsys):
+    data = clip.read_bytes()
+    assert track(weights, clip, "--video", str(clip)) == 2
+    assert "different files" in capsys.readouterr().err
+    assert clip.read_bytes() == data
+
+
+def test_video_of_a_turned_telephone(clip):
+    """The matrix of the track says: turn by 90 degrees clockwise."""
+    upright = next(open_source(str(clip)).images)
+    data = bytearray(clip.read_bytes())
+    matrix = data.index(b"tkhd") + 4 + 40
+    one = 1 << 16
+    data[matrix : matrix + 36] = struct.pack(">9i", 0, one, 0, -one, 0, 0, 0, 0, 1 << 30)
+    clip.write_bytes(data)
+    np.testing.assert_array_equal(next(open_source(str(clip)).images), np.rot90(upright, -1))
+
+
+def test_written_video_shows_what_was_written(tmp_path):
+    """Odd sides are padded, colours and order stay."""
+    writer = VideoWriter(tmp_path / "v.mp4", (65, 97, 3), 29.97)
+    for value in (40, 120, 200):
+        writer.write(np.full((65, 97, 3), (value, 80, 40), dtype=np.uint8))
+    writer.close()
+    frames = decoded(tmp_path / "v.mp4")
+    assert [frame.shape for frame in frames] == [(66, 98, 3)] * 3
+    for frame, value in zip(frames, (40, 120, 200), strict=True):
+        assert np.abs(frame.mean(axis=(0, 1)) - (value, 80, 40)).max() < 8
+
+
+def test_colours_and_trails():
+    black = np.zeros((480, 640, 3), dtype=np.uint8)
+    annotator = Annotator()
+    nothing = FrameTracks(np.zeros((0, 4)), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
+    for step in range(10):
+        corner = 100.0 + 20 * step
+        box = np.array([[corner, 100, corner + 40, 200]])
+        drawn = annotator.draw(black, FrameTracks(box, np.array([7]), np.array([0.5], dtype=np.float32)))
+        assert (drawn[150, int(corner)] == colour(7)).all()
+    assert (drawn[200, 130] == colour(7)).all(), "trail of the first frames"
+    assert not black.any()
+    for _ in range(29):
+        drawn = annotator.draw(black, nothing)
+    assert not drawn[:, :200].any()
+    assert not annotator.draw(black, nothing).any()
+    assert not annotator._trails
+    assert len({colour(identity) for identity in range(100)}) > 90
+
+
+def test_tracker_of_images(weights):
+    tracker = Tracker.from_checkpoint(weights, device="cpu")
+    rgb = [tracker.update(image(frame)) for frame in range(1, 5)]
+    tracker.reset()
+    bgr = [tracker.update(image(frame)[..., ::-1], channels="BGR") for frame in range(1, 5)]
+    assert any(len(tracks) for tracks in rgb)
+    for one, other in zip(rgb, bgr, strict=True):
+        np.testing.assert_array_equal(one.boxes_xyxy, other.boxes_xyxy)
+        np.testing.assert_array_equal(one.identities, other.identities)
+        assert (np.diff(one.identities) > 0).all()
+        assert len(one.scores) == len(one) and one.boxes_xyxy.shape == (len(one), 4)
+    tracker.reset()
+    assert not np.array_equal(tracker.update(image(1), channels="BGR").scores, rgb[0].scores)
+
+
+def test_4k_image(weights):
+    tracks = Tracker.from_checkpoint(weights).update(np.zeros((2160, 3840, 3), dtype=np.uint8))
+    assert len(tracks) and tracks.boxes_xyxy.max() > 100
+
+
+@pytest.mark.parametrize(
+    ("frame", "channels", "told"),
+    [
+        (np.zeros((4, 4), dtype=np.uint8), "RGB", r"uint8 \(4, 4\) instead"),
+        (np.zeros((4, 4, 3)), "RGB", "float64"),
+        (None, "RGB", "NoneType instead"),
+        (np.zeros((0, 4, 3), dtype=np.uint8), "RGB", "empty"),
+        (np.zeros((4, 4, 3), dtype=np.uint8), "rgba", "'RGB' or 'BGR'"),
+    ],
+)
+def test_no_image(weights, frame, channels, told):
+    with pytest.raises(InputError, match=told):
+        Tracker.from_checkpoint(weights).update(frame, channels)
+
+
+def test_to_supervision(weights):
+    supervision = pytest.importorskip("supervision")
+    tracks = Tracker.from_checkpoint(weights).update(image(1))
+    detections = tracks.to_supervision()
+    assert isinstance(detections, supervision.Detections) and len(detections) == len(tracks) > 0
+    np.testing.assert_array_equal(detections.tracker_id, tracks.identities)
+    np.testing.assert_array_equal(detections.xyxy, tracks.boxes_xyxy)
+
+
+def test_import_is_light():
+    code = "import sys, fdta; print([m for m in ('torch', 'cv2', 'av', 'numpy') if m in sys.modules]); fdta.Tracker"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+    assert fdta.Tracker is Tracker
+    with pytest.raises(AttributeError, match="Nothing"):
+        fdta.Nothing  # noqa: B018
+
+
+def test_example_of_the_readme(repository, clip, tmp_path, monkeypatch):
+    settings = Params(repository / "params.yaml", "synthetic").settings("dance", "full")
+    torch.manual_seed(0)
+    save_model(tmp_path / "models/dance/full/seed-0/model.pt", FDTA(settings), settings, "dance/full/seed-0")
+    (tmp_path / "params.yaml").write_text((repository / "params.yaml").read_text())
+    clip.rename(tmp_path / "street.mp4")
+    monkeypatch.chdir(tmp_path)
+    (example,) = re.findall(r"```python\n(.*?)```", (repository / "README.md").read_text(), re.DOTALL)
+    told = io.StringIO()
+    with redirect_stdout(told):
+        exec(example, {})
+    assert len(told.getvalue().splitlines()) >= FRAMES
