@@ -41,6 +41,15 @@ def test_a_clip_as_the_published(network, published, device) -> None:
     assert_close_to_golden(depth, published["clip_depth"])
 
 
+def test_half_precision_stays_near(network, published) -> None:
+    rng = np.random.default_rng([int(published["seed"]), 1])
+    clip = torch.from_numpy(rng.standard_normal(tuple(published["clip_shape"]), dtype=np.float32))
+    with torch.autocast("cpu", dtype=torch.float16):
+        depth = network(clip)
+    assert depth.dtype == torch.float32
+    assert_close_to_golden(depth, published["clip_depth"], tolerance=0.03)
+
+
 def test_a_video_as_the_published(network, published) -> None:
     video, asked = published["video"], []
 

@@ -99,13 +99,20 @@ class Sequence:
     def depth(self, frame: int) -> np.ndarray:
         """Pseudo depth of frame `frame` as (H, W) uint8 inverse depth: larger is nearer.
 
+        The file is an 8-bit grey image, or one that the published code coloured (OpenCV's map "inferno").
+
         Raises:
-            InputError: the map is missing, broken, no 8-bit grey image, or of another size than the frame.
+            InputError: the map is missing, broken, of another form, or of another size than the frame.
         """
         path = self.folder / "depth" / f"{frame:08d}.png"
         depth = _decode(path, cv2.IMREAD_UNCHANGED, "make the depth maps of this split with 'fdta depth'")
-        if depth.ndim != 2 or depth.dtype != np.uint8:
-            raise InputError(f"{path}: depth maps are 8-bit grey images; make them again with 'fdta depth'")
+        if depth.ndim == 3 and depth.dtype == np.uint8:
+            depth = _without_colours(depth)
+        if depth is None or depth.ndim != 2 or depth.dtype != np.uint8:
+            raise InputError(
+                f"{path}: depth maps are 8-bit grey images, or coloured by the map inferno; make them again with "
+                f"'fdta depth'"
+            )
         self._check_size(path, depth)
         return depth
 
@@ -282,6 +289,16 @@ def _decode(path: Path, flags: int, remedy: str) -> np.ndarray:
     if image is None:
         raise InputError(f"{path}: {'cut short' if cut else 'no image that can be decoded'}; {remedy}")
     return image
+
+
+def _without_colours(image: np.ndarray) -> np.ndarray | None:
+    """(H, W) levels of an (H, W, 3) BGR image coloured by the map inferno; None if it has another colour."""
+    levels = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_INFERNO)[:, 0]
+    codes, colours = (x[..., :3].astype(np.int64) @ (65536, 256, 1) for x in (levels, image))
+    order = np.argsort(codes)
+    place = np.searchsorted(codes, colours, sorter=order).clip(max=255)
+    found = order[place]
+    return found.astype(np.uint8) if (codes[found] == colours).all() else None
 
 
 def _image_names(folder: Path) -> dict[int, str]:
