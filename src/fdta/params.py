@@ -375,6 +375,10 @@ class DatasetSettings:
     """The paper's data set whose numbers stand beside this one's."""
     teacher: Literal["rendered", "video-depth-anything"] = "video-depth-anything"
     """Where pseudo depth comes from."""
+    teacher_size: Literal["small", "base", "large"] = "large"
+    """Which Video Depth Anything: ViT-S, ViT-B or ViT-L (the paper's, Sec. C.1)."""
+    teacher_weights: str | None = None
+    """Its published checkpoint (.pth)."""
     detector_start: str | None = None
     """What the detector starts from: another data set of the benchmark, a checkpoint file (ours, or published: .pth),
     or null (from scratch)."""

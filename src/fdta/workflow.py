@@ -24,7 +24,10 @@ def write_resolved_settings(params: Params, folder: Path) -> None:
     for dataset, data in params.benchmark.datasets.items():
         detector = settings_to_dict(params.settings(dataset, DETECTOR))
         _update(folder / dataset / "render.json", {"render": _plain(data.render), "splits": data.splits})
-        _update(folder / dataset / "depth.json", {"teacher": data.teacher})
+        teacher = {"teacher": data.teacher}
+        if data.teacher != "rendered":
+            teacher |= {"size": data.teacher_size, "weights": data.teacher_weights}
+        _update(folder / dataset / "depth.json", teacher)
         start: dict[str, Any] = {"start": data.detector_start, "validation_split": data.validation_split}
         if data.detector_start not in (None, *params.benchmark.datasets):
             start["class"] = data.detector_class

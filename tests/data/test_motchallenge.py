@@ -187,6 +187,19 @@ def test_broken_images_are_refused_on_reading(tmp_path, how, complaint) -> None:
     assert str(sequence.image_path(2)) in str(caught.value)
 
 
+def test_depth_in_the_published_colours(tmp_path) -> None:
+    sequence = read_sequence(make_sequence(tmp_path / "a"))
+    depth = np.arange(HEIGHT * WIDTH).astype(np.uint8).reshape(HEIGHT, WIDTH)  # all of 0..255
+    coloured = cv2.applyColorMap(depth, cv2.COLORMAP_INFERNO)
+    (sequence.folder / "depth").mkdir()
+    cv2.imwrite(str(sequence.folder / "depth" / "00000001.png"), coloured)
+    np.testing.assert_array_equal(sequence.depth(1), depth)
+    coloured[3, 4] = (0, 255, 0)
+    cv2.imwrite(str(sequence.folder / "depth" / "00000002.png"), coloured)
+    with pytest.raises(InputError, match="inferno"):
+        sequence.depth(2)
+
+
 def test_depth(tmp_path) -> None:
     sequence = read_sequence(make_sequence(tmp_path / "a"))
     with pytest.raises(InputError, match="fdta depth"):

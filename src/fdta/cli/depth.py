@@ -5,23 +5,32 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fdta.cli import add_params
+from fdta.cli import add_compute, add_params
 from fdta.params import Params
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description += "\nWrites data/DATASET/SPLIT/SEQUENCE/depth/%08d.png: 8-bit, larger is nearer."
+    parser.description += (
+        "\nWrites data/DATASET/SPLIT/SEQUENCE/depth/%08d.png: 8-bit, larger is nearer. Video Depth Anything leaves"
+        "\nsequences alone that have their maps."
+    )
     parser.add_argument("dataset", help="data set of the benchmark, for example dance")
     parser.add_argument("split", help="train, val or test")
     parser.add_argument("--root", type=Path, default=Path("data"), metavar="FOLDER", help="folder of all data sets")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON of seconds and bytes")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="checkpoint instead of teacher_weights")
+    add_compute(parser)
     add_params(parser)
     parser.set_defaults(call=_depth)
 
 
 def _depth(options: argparse.Namespace) -> None:
     from fdta.depth.teacher import make_depth
+    from fdta.device import choose_device
     from fdta.files import write_json
 
     dataset = Params(options.params, options.benchmark).benchmark.dataset(options.dataset)
-    write_json(options.output, make_depth(options.root / options.dataset / options.split, dataset.teacher))
+    weights = options.weights or (Path(dataset.teacher_weights) if dataset.teacher_weights else None)
+    device = choose_device(options.device, options.threads)
+    folder = options.root / options.dataset / options.split
+    write_json(options.output, make_depth(folder, dataset.teacher, dataset.teacher_size, weights, device))

@@ -103,13 +103,20 @@ class Sequence:
     def depth(self, frame: int) -> np.ndarray:
         """Pseudo depth of frame `frame` as (H, W) uint8 inverse depth: larger is nearer.
 
+        The file is an 8-bit grey image, or one that the published code coloured (OpenCV's map "inferno").
+
         Raises:
-            InputError: the map is missing, broken, no 8-bit grey image, or of another size than the frame.
+            InputError: the map is missing, broken, of another form, or of another size than the frame.
         """
         path = self.folder / "depth" / f"{frame:08d}.png"
         depth = decode_image(path, cv2.IMREAD_UNCHANGED, "make the depth maps of this split with 'fdta depth'")
-        if depth.ndim != 2 or depth.dtype != np.uint8:
-            raise InputError(f"{path}: depth maps are 8-bit grey images; make them again with 'fdta depth'")
+        if depth.ndim == 3 and depth.dtype == np.uint8:
+            depth = _without_colours(depth)
+        if depth is None or depth.ndim != 2 or depth.dtype != np.uint8:
+            raise InputError(
+                f"{path}: depth maps are 8-bit grey images, or coloured by the map inferno; make them again with "
+                f"'fdta depth'"
+            )
         self._check_size(path, depth)
         return depth
 
@@ -291,6 +298,16 @@ def _sorted_boxes(rows: list[_Row]) -> Boxes:
     table = np.array(sorted(rows), dtype=np.float64).reshape(-1, 7)
     keys = table[:, :2].astype(np.int64)
     return Boxes(keys[:, 0], keys[:, 1], table[:, 2:6], table[:, 6])
+
+
+def _without_colours(image: np.ndarray) -> np.ndarray | None:
+    """(H, W) levels of an (H, W, 3) BGR image coloured by the map inferno; None if it has another colour."""
+    levels = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_INFERNO)[:, 0]
+    codes, colours = (x[..., :3].astype(np.int64) @ (65536, 256, 1) for x in (levels, image))
+    order = np.argsort(codes)
+    place = np.searchsorted(codes, colours, sorter=order).clip(max=255)
+    found = order[place]
+    return found.astype(np.uint8) if (codes[found] == colours).all() else None
 
 
 def _image_names(folder: Path) -> dict[int, str]:
