@@ -1,5 +1,5 @@
 # make tables   every table of the paper, on the rendered benchmark (about 50 minutes on two cores)
-# make smoke    the same workflow cut down to a few minutes, in the folder smoke; its numbers mean nothing
+# make smoke    the same workflow cut down to two minutes, in the folder smoke; its numbers mean nothing
 # make test     style and tests, the smoke workflow among them
 
 PYTHON ?= python3
