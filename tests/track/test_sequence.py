@@ -161,23 +161,6 @@ def test_split_is_tracked_to_files_and_told_line_by_line(tmp_path: Path, caplog:
     ]
 
 
-def test_only_resuming_leaves_finished_sequences_alone(tmp_path: Path) -> None:
-    for name in "abc":
-        write_sequence(tmp_path / "test" / name, 2)
-    tracks, detections = tmp_path / "tracks", tmp_path / "detections"
-
-    def batches(resume: bool) -> int:
-        model = Scripted()
-        track_split(model, tmp_path / "test", tracks, detections, SETTINGS, CPU, resume)
-        return len(model.detector.batches)
-
-    assert batches(resume=True) == 3
-    (tracks / "a.txt").unlink()
-    (detections / "b.npz").unlink()
-    assert batches(resume=True) == 2
-    assert batches(resume=False) == 3
-
-
 def test_a_broken_image_is_named_and_leaves_no_file_of_its_sequence(tmp_path: Path) -> None:
     write_sequence(tmp_path / "test" / "a", 2)
     write_sequence(tmp_path / "test" / "b", 12)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import logging
 import os
 import sys
 from pathlib import Path
@@ -55,6 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
         if given and given[0] == name:
             importlib.import_module(f"fdta.cli.{name}").add_arguments(command)
     options = parser.parse_args(given)
+    lines, logger = logging.StreamHandler(), logging.getLogger("fdta")
+    logger.addHandler(lines)
+    logger.setLevel(logging.INFO)
     try:
         options.call(options)
     except InputError as error:
@@ -73,6 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("fdta: stopped; what was finished is kept", file=sys.stderr)
         return 130
+    finally:
+        logger.removeHandler(lines)
     return 0
 
 

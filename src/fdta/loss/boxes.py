@@ -19,12 +19,6 @@ def cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
     return torch.cat([center - half, center + half], dim=-1)
 
 
-def xyxy_to_cxcywh(boxes_xyxy: Tensor) -> Tensor:
-    """Boxes (..., 4) in the other format."""
-    low, high = boxes_xyxy[..., :2], boxes_xyxy[..., 2:]
-    return torch.cat([(low + high) / 2, high - low], dim=-1)
-
-
 def iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
     """Intersection over union, in 0..1, of boxes (..., 4) with boxes of a shape that broadcasts: (...)."""
     intersection, union = _intersection_and_union(a_xyxy, b_xyxy)

@@ -29,7 +29,6 @@ def track_split(
     detections_folder: Path,
     settings: Settings,
     device: torch.device,
-    resume: bool = False,
 ) -> None:
     """Track every sequence of a split, to ``tracks_folder/SEQUENCE.txt`` and ``detections_folder/SEQUENCE.npz``.
 
@@ -40,7 +39,6 @@ def track_split(
         detections_folder: where the detections go, as `write_detections` writes them.
         settings: of the model.
         device: of the model.
-        resume: leave sequences alone that have both files.
 
     Raises:
         InputError: the split or an image of it cannot be read.
@@ -50,8 +48,6 @@ def track_split(
         sequences.set_postfix_str(sequence.name)
         tracks_path = tracks_folder / f"{sequence.name}.txt"
         detections_path = detections_folder / f"{sequence.name}.npz"
-        if resume and tracks_path.is_file() and detections_path.is_file():
-            continue
         tracks, detections = track_sequence(model, sequence, settings, device)
         write_detections(detections_path, detections)
         write_boxes(tracks_path, tracks)
