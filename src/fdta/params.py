@@ -379,6 +379,8 @@ class DatasetSettings:
     """Which Video Depth Anything: ViT-S, ViT-B or ViT-L (the paper's, Sec. C.1)."""
     teacher_weights: str | None = None
     """Its published checkpoint (.pth)."""
+    teacher_input_size: int = 518
+    """Short side of its input in pixels; 518 is the published one."""
     detector_start: str | None = None
     """What the detector starts from: another data set of the benchmark, a checkpoint file (ours, or published: .pth),
     or null (from scratch)."""
@@ -386,16 +388,25 @@ class DatasetSettings:
     """The class to keep of a published `detector_start` that tells COCO's 91 apart: 1 is person, 15 bird."""
     test_split: str = "test"
     validation_split: str = "val"
+    submission_split: str | None = None
+    """Split whose ground truth a server keeps: tracked, and zipped for it (`TableSettings.submissions`)."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """Settings of this data set that differ from the benchmark's."""
 
     def __post_init__(self) -> None:
         _require(bool(self.splits), "splits must name at least one split")
         _require(all(n > 0 for n in self.splits.values()), "every split needs at least one sequence")
+        _require(
+            self.teacher_input_size >= 28, f"teacher_input_size must be at least 28, not {self.teacher_input_size}"
+        )
         _require(self.detector_class >= 0, f"detector_class must not be negative, not {self.detector_class}")
         for name in ("test_split", "validation_split"):
             split = getattr(self, name)
             _require(split in self.splits, f"{name} {split!r} is not among the splits {sorted(self.splits)}")
+        if self.submission_split is not None:
+            split = self.submission_split
+            _require(split in self.splits, f"submission_split {split!r} is not among the splits {sorted(self.splits)}")
+            _require(split != self.test_split, f"submission_split {split!r} is the test_split, which is scored here")
 
 
 @dataclass(frozen=True)
@@ -407,6 +418,8 @@ class TableSettings:
     """Name of the paper's data set (`DatasetSettings.counterpart`)."""
     rows: dict[str, str]
     """The paper's row label (paper.yaml) -> the variant or baseline that measures it here."""
+    submissions: bool = False
+    """Whether these are also tracked on the data set's `submission_split`, and zipped for the server."""
 
 
 @dataclass(frozen=True)
@@ -421,6 +434,8 @@ class Benchmark:
     noise_seeds: dict[str, tuple[int, ...]]
     """Variant -> further seeds of it, run on the data set of the ablations to tell how far a seed moves a score."""
     variant_overrides: dict[str, dict[str, Any]]
+    gpus: int = 0
+    """GPUs of one training; 0: everything is computed on the CPU."""
 
     def dataset(self, name: str) -> DatasetSettings:
         """Data set `name`.
@@ -575,7 +590,7 @@ class Params:
                 _expand(raw.get("settings", {}), f"{where}.settings", self.path),
             )
             raw = {**inherited, **raw, "settings": settings}
-        allowed = ("note", "datasets", "settings", "seeds", "noise_seeds", "variants")
+        allowed = ("note", "datasets", "settings", "seeds", "noise_seeds", "variants", "gpus")
         _only_keys(raw, allowed, where, self.path, needed=("note", "datasets", "settings"))
         datasets = {
             key: _build(DatasetSettings, value, f"{where}.datasets.{key}", self.path)
@@ -588,6 +603,9 @@ class Params:
                     f"{self.path}: {where}.datasets.{key}.detector_start: {start!r} is neither a data set of the "
                     f"benchmark nor a checkpoint (.pt, .pth)"
                 )
+        gpus = _convert(int, raw.get("gpus", 0), f"{where}.gpus", self.path)
+        if gpus < 0:
+            raise ParamsError(f"{self.path}: {where}.gpus: must not be negative, not {gpus}")
         return Benchmark(
             name=name,
             note=_convert(str, raw["note"], f"{where}.note", self.path),
@@ -598,6 +616,7 @@ class Params:
                 dict[str, tuple[int, ...]], raw.get("noise_seeds", {}), f"{where}.noise_seeds", self.path
             ),
             variant_overrides=_mapping(raw.get("variants", {}), f"{where}.variants", self.path),
+            gpus=gpus,
         )
 
 

@@ -26,7 +26,11 @@ def write_resolved_settings(params: Params, folder: Path) -> None:
         _update(folder / dataset / "render.json", {"render": _plain(data.render), "splits": data.splits})
         teacher = {"teacher": data.teacher}
         if data.teacher != "rendered":
-            teacher |= {"size": data.teacher_size, "weights": data.teacher_weights}
+            teacher |= {
+                "size": data.teacher_size,
+                "weights": data.teacher_weights,
+                "input_size": data.teacher_input_size,
+            }
         _update(folder / dataset / "depth.json", teacher)
         start: dict[str, Any] = {"start": data.detector_start, "validation_split": data.validation_split}
         if data.detector_start not in (None, *params.benchmark.datasets):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import torch
 from fdta.cli import main
 from fdta.data.motchallenge import read_sequence
 from fdta.depth import sliding_window, teacher
-from fdta.depth.teacher import make_depth
 from fdta.depth.video_depth_anything import VideoDepthAnything, load_video_depth_anything
 from fdta.errors import InputError
 
 CPU = torch.device("cpu")
 TEACHER = "video-depth-anything"
+INPUT_SIZE = 28
+make_depth = functools.partial(teacher.make_depth, input_size=INPUT_SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +32,8 @@ def weights(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def split(tmp_path, monkeypatch) -> Path:
-    """Two sequences of three small frames, looked at with a small input."""
-    monkeypatch.setattr(sliding_window.video_depth, "__defaults__", (28,))
+def split(tmp_path) -> Path:
+    """Two sequences of three small frames."""
     for name in ("a", "b"):
         images = tmp_path / "own/train" / name / "img1"
         images.mkdir(parents=True)
@@ -56,7 +57,7 @@ def test_maps_are_the_videos_depth_by_its_maximum(split, weights) -> None:
     assert costs.keys() == {"a", "b"}
     sequence = read_sequence(split / "a")
     network = load_video_depth_anything(weights, "small", CPU)
-    depth = np.stack(list(sliding_window.video_depth(network, lambda i: sequence.image(i + 1), 3, CPU)))
+    depth = np.stack(list(sliding_window.video_depth(network, lambda i: sequence.image(i + 1), 3, CPU, INPUT_SIZE)))
     maps = np.stack([sequence.depth(frame) for frame in (1, 2, 3)])
     assert maps.max() == 255 and maps.std() > 0
     assert np.abs(maps - depth / depth.max() * 255).max() < 0.7  # rounding, and half precision

@@ -33,4 +33,5 @@ def _depth(options: argparse.Namespace) -> None:
     weights = options.weights or (Path(dataset.teacher_weights) if dataset.teacher_weights else None)
     device = choose_device(options.device, options.threads)
     folder = options.root / options.dataset / options.split
-    write_json(options.output, make_depth(folder, dataset.teacher, dataset.teacher_size, weights, device))
+    costs = make_depth(folder, dataset.teacher, dataset.teacher_size, weights, device, dataset.teacher_input_size)
+    write_json(options.output, costs)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from fdta.data.motchallenge import Sequence, read_split
 from fdta.data.render import read_true_depth
-from fdta.depth.sliding_window import video_depth
+from fdta.depth.sliding_window import INPUT_SIZE, video_depth
 from fdta.depth.video_depth_anything import Size, check_weights, load_video_depth_anything
 from fdta.errors import InputError
 from fdta.files import whole_folder, write_json
@@ -30,7 +30,12 @@ _LARGEST = float(np.finfo(np.float16).max)
 
 
 def make_depth(
-    folder: Path, teacher: str, size: Size = "large", weights: Path | None = None, device: torch.device | None = None
+    folder: Path,
+    teacher: str,
+    size: Size = "large",
+    weights: Path | None = None,
+    device: torch.device | None = None,
+    input_size: int = INPUT_SIZE,
 ) -> dict[str, dict[str, float | None]]:
     """Write ``SEQUENCE/depth/%08d.png`` for every sequence of `folder`; seconds and bytes a sequence.
 
@@ -44,6 +49,7 @@ def make_depth(
         size: of Video Depth Anything.
         weights: its checkpoint; not needed where every sequence has maps from elsewhere.
         device: where to compute, by default the CPU.
+        input_size: short side of the input of Video Depth Anything in pixels.
 
     Raises:
         InputError: `folder` is no split, there are no weights, or they do not fit; a sequence has maps from elsewhere
@@ -51,7 +57,7 @@ def make_depth(
     """
     if teacher == "rendered":
         return {sequence.name: _from_truth(sequence) for sequence in read_split(folder)}
-    estimator = _Estimator(size, weights, device or torch.device("cpu"))
+    estimator = _Estimator(size, weights, device or torch.device("cpu"), input_size)
     sequences = tqdm(read_split(folder), unit="sequence", disable=None)  # None: only on a terminal
     return {sequence.name: estimator.costs(sequence) for sequence in sequences}
 
@@ -67,8 +73,9 @@ def _from_truth(sequence: Sequence) -> dict[str, float | None]:
 class _Estimator:
     """Video Depth Anything, loaded when the first sequence needs it."""
 
-    def __init__(self, size: Size, weights: Path | None, device: torch.device) -> None:
+    def __init__(self, size: Size, weights: Path | None, device: torch.device, input_size: int) -> None:
         self._size = size
+        self._input_size = input_size
         self._weights = weights
         self._device = device
 
@@ -91,18 +98,20 @@ class _Estimator:
         return _costs(sequence, record["seconds"])
 
     @functools.cached_property
-    def _signature(self) -> dict[str, str]:
-        """What tells the maps of these weights from others."""
+    def _signature(self) -> dict[str, str | int]:
+        """What tells these maps from those of other weights and input sizes."""
         with check_weights(self._weights, self._size).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"teacher": "video-depth-anything", "size": self._size, "sha256": digest}
+        return {"teacher": "video-depth-anything", "size": self._size, "sha256": digest, "input_size": self._input_size}
 
     @functools.cached_property
     def _network(self) -> torch.nn.Module:
         return load_video_depth_anything(self._weights, self._size, self._device)
 
     def _make(self, sequence: Sequence, folder: Path, began: float) -> None:
-        depth = video_depth(self._network, lambda index: sequence.image(index + 1), sequence.frames, self._device)
+        depth = video_depth(
+            self._network, lambda index: sequence.image(index + 1), sequence.frames, self._device, self._input_size
+        )
         # The maximum is known only at the end. Until then the depth lies in a file without a name, which goes with the
         # process; half precision is finer than 8 bits.
         with tempfile.TemporaryFile(dir=sequence.folder) as file, whole_folder(folder) as temporary:
