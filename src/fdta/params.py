@@ -11,39 +11,31 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from fdta.errors import InputError
+from fdta.catalogue import Checkpoint, Source, read_catalogue
+from fdta.reading import (
+    ParamsError,
+    build,
+    convert,
+    expand,
+    listed,
+    mapping,
+    merge,
+    only_keys,
+    read_yaml,
+    require,
+    require_positive,
+    require_share,
+)
 
 DETECTOR = "detector"
 """Name of the detector alone, among the variants."""
 BASELINES = ("sort", "bytetrack", "oc-sort", "bot-sort")
 """Tracking-by-detection methods, run on the detections of the variant `full`."""
-
-
-class ParamsError(InputError):
-    """A wrong key or value in params.yaml."""
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
-def _require_positive(settings: Any, *names: str) -> None:
-    for name in names:
-        _require(getattr(settings, name) > 0, f"{name} must be above 0, not {getattr(settings, name)}")
-
-
-def _require_share(settings: Any, *names: str) -> None:
-    for name in names:
-        _require(0 <= getattr(settings, name) <= 1, f"{name} must lie in 0..1, not {getattr(settings, name)}")
 
 
 @dataclass(frozen=True)
@@ -59,9 +51,9 @@ class BackboneSettings:
     """How many of (stem, stage 1, ..., stage 4) are not trained."""
 
     def __post_init__(self) -> None:
-        _require(len(self.widths) == len(self.blocks) == 4, "widths and blocks need four numbers, one a stage")
-        _require(min(*self.widths, *self.blocks, self.stem_width) > 0, "widths and blocks must be above 0")
-        _require(0 <= self.frozen_stages <= 5, "frozen_stages must lie in 0..5")
+        require(len(self.widths) == len(self.blocks) == 4, "widths and blocks need four numbers, one a stage")
+        require(min(*self.widths, *self.blocks, self.stem_width) > 0, "widths and blocks must be above 0")
+        require(0 <= self.frozen_stages <= 5, "frozen_stages must lie in 0..5")
 
 
 @dataclass(frozen=True)
@@ -84,12 +76,12 @@ class DetectorSettings:
     """Starting reference points: drawn with the weights, or spread over the image."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "width", "heads", "decoder_layers", "encoder_points", "decoder_points", "queries")
-        _require(self.width % self.heads == 0, f"width {self.width} is no multiple of heads {self.heads}")
-        _require(self.width % self.norm_groups == 0, f"width {self.width} is no multiple of norm_groups")
-        _require(self.width % 4 == 0, "width must be a multiple of 4")
-        _require(self.levels >= 3, "levels must be at least 3 (strides 8, 16, 32)")
-        _require_share(self, "dropout")
+        require_positive(self, "width", "heads", "decoder_layers", "encoder_points", "decoder_points", "queries")
+        require(self.width % self.heads == 0, f"width {self.width} is no multiple of heads {self.heads}")
+        require(self.width % self.norm_groups == 0, f"width {self.width} is no multiple of norm_groups")
+        require(self.width % 4 == 0, "width must be a multiple of 4")
+        require(self.levels >= 3, "levels must be at least 3 (strides 8, 16, 32)")
+        require_share(self, "dropout")
 
 
 @dataclass(frozen=True)
@@ -107,9 +99,9 @@ class SpatialSettings:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        _require_positive(self, "bins", "feedforward")
-        _require(0 <= self.minimum < self.maximum, "minimum must lie in 0..maximum")
-        _require_share(self, "dropout")
+        require_positive(self, "bins", "feedforward")
+        require(0 <= self.minimum < self.maximum, "minimum must lie in 0..maximum")
+        require_share(self, "dropout")
 
 
 @dataclass(frozen=True)
@@ -124,8 +116,8 @@ class TemporalSettings:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        _require_positive(self, "layers", "heads", "feedforward")
-        _require_share(self, "dropout")
+        require_positive(self, "layers", "heads", "feedforward")
+        require_share(self, "dropout")
 
 
 @dataclass(frozen=True)
@@ -142,7 +134,7 @@ class AssociationSettings:
     """Starting weights only: "copy" makes the untrained decoder look up the most similar history token's label."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "labels", "label_width", "layers", "heads", "feedforward_ratio")
+        require_positive(self, "labels", "label_width", "layers", "heads", "feedforward_ratio")
 
 
 @dataclass(frozen=True)
@@ -162,9 +154,9 @@ class IdentitySettings:
     """Epochs are counted from 0."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "temperature", "chunk")
-        _require(-1 <= self.threshold <= 1, "threshold must lie in -1..1")
-        _require(self.first_epoch >= 0, "first_epoch must not be negative")
+        require_positive(self, "temperature", "chunk")
+        require(-1 <= self.threshold <= 1, "threshold must lie in -1..1")
+        require(self.first_epoch >= 0, "first_epoch must not be negative")
 
 
 @dataclass(frozen=True)
@@ -189,8 +181,8 @@ class LossSettings:
 
     def __post_init__(self) -> None:
         for name in ("classification", "l1", "giou", "depth", "foreground_weight", "identity", "association"):
-            _require(getattr(self, name) >= 0, f"{name} must not be negative")
-        _require(self.attributes >= 0, "attributes must not be negative")
+            require(getattr(self, name) >= 0, f"{name} must not be negative")
+        require(self.attributes >= 0, "attributes must not be negative")
 
 
 @dataclass(frozen=True)
@@ -210,11 +202,11 @@ class AugmentationSettings:
     hue: float = 0.2
 
     def __post_init__(self) -> None:
-        _require_share(self, "flip", "crop", "brightness", "contrast", "saturation")
-        _require(0 <= self.hue <= 0.5, "hue must lie in 0..0.5")
-        _require(bool(self.short_sides), "short_sides must name at least one size")
-        _require(min(*self.short_sides, self.long_side, *self.crop_resize, *self.crop_sides) > 0, "sizes are above 0")
-        _require(self.crop_sides[0] <= self.crop_sides[1], "crop_sides is (smallest, largest)")
+        require_share(self, "flip", "crop", "brightness", "contrast", "saturation")
+        require(0 <= self.hue <= 0.5, "hue must lie in 0..0.5")
+        require(bool(self.short_sides), "short_sides must name at least one size")
+        require(min(*self.short_sides, self.long_side, *self.crop_resize, *self.crop_sides) > 0, "sizes are above 0")
+        require(self.crop_sides[0] <= self.crop_sides[1], "crop_sides is (smallest, largest)")
 
 
 @dataclass(frozen=True)
@@ -231,9 +223,9 @@ class ClipSettings:
     """Probability, per frame and per object, of taking part in a permutation of history embeddings."""
 
     def __post_init__(self) -> None:
-        _require(1 <= self.intervals[0] <= self.intervals[1], "intervals is (smallest, largest), from 1")
-        _require_positive(self, "groups")
-        _require_share(self, "occlusion", "switch")
+        require(1 <= self.intervals[0] <= self.intervals[1], "intervals is (smallest, largest), from 1")
+        require_positive(self, "groups")
+        require_share(self, "occlusion", "switch")
 
 
 @dataclass(frozen=True)
@@ -271,13 +263,13 @@ class TrainingSettings:
     validate_sequences: int = 4
 
     def __post_init__(self) -> None:
-        _require_positive(self, "epochs", "batch", "gradient_frames", "no_gradient_chunk", "learning_rate", "clip_norm")
-        _require(self.clips_per_epoch is None or self.clips_per_epoch > 0, "clips_per_epoch must be above 0 or null")
-        _require(self.warmup_steps is None or self.warmup_steps >= 0, "warmup_steps must not be negative")
-        _require(list(self.milestones) == sorted(self.milestones), "milestones must rise")
-        _require(all(0 <= b < 1 for b in self.betas), "betas must lie in 0..1")
-        _require(min(self.backbone_scale, self.projection_scale, self.head_scale) >= 0, "scales must not be negative")
-        _require(self.validate_every >= 0 and self.validate_sequences > 0, "validate_every must not be negative")
+        require_positive(self, "epochs", "batch", "gradient_frames", "no_gradient_chunk", "learning_rate", "clip_norm")
+        require(self.clips_per_epoch is None or self.clips_per_epoch > 0, "clips_per_epoch must be above 0 or null")
+        require(self.warmup_steps is None or self.warmup_steps >= 0, "warmup_steps must not be negative")
+        require(list(self.milestones) == sorted(self.milestones), "milestones must rise")
+        require(all(0 <= b < 1 for b in self.betas), "betas must lie in 0..1")
+        require(min(self.backbone_scale, self.projection_scale, self.head_scale) >= 0, "scales must not be negative")
+        require(self.validate_every >= 0 and self.validate_sequences > 0, "validate_every must not be negative")
 
 
 @dataclass(frozen=True)
@@ -294,9 +286,9 @@ class TrackerSettings:
     """Detections above it are written beside the tracks, for the baselines and the similarity statistic."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "short_side", "long_side")
-        _require_share(self, "detection_threshold", "newborn_threshold", "id_threshold", "record_threshold")
-        _require(self.record_threshold <= self.detection_threshold, "record_threshold is above detection_threshold")
+        require_positive(self, "short_side", "long_side")
+        require_share(self, "detection_threshold", "newborn_threshold", "id_threshold", "record_threshold")
+        require(self.record_threshold <= self.detection_threshold, "record_threshold is above detection_threshold")
 
 
 @dataclass(frozen=True)
@@ -320,12 +312,12 @@ class Settings:
     training_splits: tuple[str, ...] = ("train",)
 
     def __post_init__(self) -> None:
-        _require(self.history >= 2, f"history must be at least 2, not {self.history}")
+        require(self.history >= 2, f"history must be at least 2, not {self.history}")
         token = self.detector.width + self.association.label_width
-        _require(token % self.association.heads == 0, f"token width {token} is no multiple of association.heads")
-        _require(self.detector.width % self.temporal.heads == 0, "detector.width is no multiple of temporal.heads")
-        _require(bool(self.training_splits), "training_splits must name at least one split")
-        _require(
+        require(token % self.association.heads == 0, f"token width {token} is no multiple of association.heads")
+        require(self.detector.width % self.temporal.heads == 0, "detector.width is no multiple of temporal.heads")
+        require(bool(self.training_splits), "training_splits must name at least one split")
+        require(
             self.loss.association_matching == "last" or self.detector.decoder_layers > 1,
             "loss.association_matching: a detector of one decoder layer has no last but one",
         )
@@ -354,12 +346,12 @@ class RenderSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require_positive(self, "width", "height", "frames", "speed")
+        require_positive(self, "width", "height", "frames", "speed")
         for name in ("objects", "object_height"):
             smallest, largest = getattr(self, name)
-            _require(0 < smallest <= largest, f"{name} is (smallest, largest), above 0")
-        _require(self.jerk >= 0 and self.cue >= 0, "jerk and cue must not be negative")
-        _require_share(self, "minimum_visible")
+            require(0 < smallest <= largest, f"{name} is (smallest, largest), above 0")
+        require(self.jerk >= 0 and self.cue >= 0, "jerk and cue must not be negative")
+        require_share(self, "minimum_visible")
 
 
 @dataclass(frozen=True)
@@ -367,10 +359,12 @@ class DatasetSettings:
     """One data set of a benchmark: where its sequences come from and what it overrides."""
 
     title: str
-    splits: dict[str, int]
-    """Sequences a split."""
+    splits: dict[str, int] = field(default_factory=dict)
+    """Sequences a split; may be left out where the catalogue tells (`source`)."""
     render: RenderSettings | None = None
     """Settings of the renderer, or null for a real data set, which the catalogue describes."""
+    source: str | None = None
+    """Entry of the catalogue that describes a real data set; null: the one of the data set's own name."""
     counterpart: str | None = None
     """The paper's data set whose numbers stand beside this one's."""
     teacher: Literal["rendered", "video-depth-anything"] = "video-depth-anything"
@@ -388,25 +382,18 @@ class DatasetSettings:
     """The class to keep of a published `detector_start` that tells COCO's 91 apart: 1 is person, 15 bird."""
     test_split: str = "test"
     validation_split: str = "val"
-    submission_split: str | None = None
-    """Split whose ground truth a server keeps: tracked, and zipped for it (`TableSettings.submissions`)."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """Settings of this data set that differ from the benchmark's."""
 
     def __post_init__(self) -> None:
-        _require(bool(self.splits), "splits must name at least one split")
-        _require(all(n > 0 for n in self.splits.values()), "every split needs at least one sequence")
-        _require(
-            self.teacher_input_size >= 28, f"teacher_input_size must be at least 28, not {self.teacher_input_size}"
-        )
-        _require(self.detector_class >= 0, f"detector_class must not be negative, not {self.detector_class}")
+        require(bool(self.splits), "splits must name at least one split; the catalogue has no data set of this name")
+        require(all(n > 0 for n in self.splits.values()), "every split needs at least one sequence")
+        require(self.render is None or self.source is None, "give render or source, not both")
+        require(self.teacher_input_size >= 28, f"teacher_input_size must be at least 28, not {self.teacher_input_size}")
+        require(self.detector_class >= 0, f"detector_class must not be negative, not {self.detector_class}")
         for name in ("test_split", "validation_split"):
             split = getattr(self, name)
-            _require(split in self.splits, f"{name} {split!r} is not among the splits {sorted(self.splits)}")
-        if self.submission_split is not None:
-            split = self.submission_split
-            _require(split in self.splits, f"submission_split {split!r} is not among the splits {sorted(self.splits)}")
-            _require(split != self.test_split, f"submission_split {split!r} is the test_split, which is scored here")
+            require(split in self.splits, f"{name} {split!r} is not among the splits {sorted(self.splits)}")
 
 
 @dataclass(frozen=True)
@@ -419,7 +406,7 @@ class TableSettings:
     rows: dict[str, str]
     """The paper's row label (paper.yaml) -> the variant or baseline that measures it here."""
     submissions: bool = False
-    """Whether these are also tracked on the data set's `submission_split`, and zipped for the server."""
+    """Whether these are also tracked on the split whose ground truth a server keeps, and zipped for it."""
 
 
 @dataclass(frozen=True)
@@ -445,7 +432,7 @@ class Benchmark:
         """
         if name not in self.datasets:
             raise ParamsError(
-                f"data set {name!r} is not in benchmark {self.name!r}, which has {_listed(self.datasets)}; choose "
+                f"data set {name!r} is not in benchmark {self.name!r}, which has {listed(self.datasets)}; choose "
                 f"another benchmark with --benchmark"
             )
         return self.datasets[name]
@@ -490,20 +477,21 @@ class Params:
 
     def __init__(self, path: Path, benchmark: str | None = None) -> None:
         self.path = path
-        raw = _read_yaml(path)
-        _only_keys(raw, ("benchmark", "seeds", "benchmarks", "variants", "tables"), "", path)
-        _only_keys(raw, raw, "", path, needed=("benchmark", "benchmarks", "variants", "tables"))
-        self._benchmarks = _mapping(raw["benchmarks"], "benchmarks", path)
+        raw = read_yaml(path)
+        only_keys(raw, ("benchmark", "seeds", "benchmarks", "variants", "tables", "catalogue"), "", path)
+        only_keys(raw, raw, "", path, needed=("benchmark", "benchmarks", "variants", "tables"))
+        self._catalogue = read_catalogue(raw.get("catalogue", {}), path)
+        self._benchmarks = mapping(raw["benchmarks"], "benchmarks", path)
         self.benchmark_names = tuple(self._benchmarks)
         self._variants = {
-            name: _mapping(overrides or {}, f"variants.{name}", path)
-            for name, overrides in _mapping(raw["variants"], "variants", path).items()
+            name: mapping(overrides or {}, f"variants.{name}", path)
+            for name, overrides in mapping(raw["variants"], "variants", path).items()
         }
         chosen = benchmark or raw["benchmark"]
         self.benchmark = self._benchmark(chosen, raw.get("seeds", [0]))
         self.tables = {
-            name: _build(TableSettings, table, f"tables.{name}", path)
-            for name, table in _mapping(raw["tables"], "tables", path).items()
+            name: build(TableSettings, table, f"tables.{name}", path)
+            for name, table in mapping(raw["tables"], "tables", path).items()
         }
         for name in self._variants:
             if name in (DETECTOR, *BASELINES):
@@ -519,19 +507,19 @@ class Params:
             if dataset.counterpart is not None and dataset.counterpart not in counterparts:
                 where = f"benchmarks.{chosen}.datasets.{name}.counterpart"
                 raise ParamsError(
-                    f"{path}: {where}: no table shows {dataset.counterpart!r}; they show {_listed(counterparts)}"
+                    f"{path}: {where}: no table shows {dataset.counterpart!r}; they show {listed(counterparts)}"
                 )
         for key, names in (("variants", self.benchmark.variant_overrides), ("noise_seeds", self.benchmark.noise_seeds)):
             for name in names:
                 if name not in self._variants:
                     where = f"benchmarks.{chosen}.{key}.{name}"
-                    raise ParamsError(f"{path}: {where}: no such variant; there are {_listed(self._variants)}")
+                    raise ParamsError(f"{path}: {where}: no such variant; there are {listed(self._variants)}")
         for name, table in self.tables.items():
             for row, measured_by in table.rows.items():
                 if measured_by not in (*self._variants, *BASELINES):
                     raise ParamsError(
                         f"{path}: tables.{name}.rows.{row}: {measured_by!r} is neither a variant nor a baseline "
-                        f"({_listed(BASELINES)})"
+                        f"({listed(BASELINES)})"
                     )
         for dataset in self.benchmark.datasets:
             for variant in (DETECTOR, *self._variants):
@@ -541,6 +529,34 @@ class Params:
     def variants(self) -> tuple[str, ...]:
         """Names of the variants."""
         return tuple(self._variants)
+
+    @property
+    def catalogue(self) -> dict[str, Source]:
+        """Real data sets by name: the shipped ones, and those under ``catalogue.datasets``."""
+        return self._catalogue.datasets
+
+    @property
+    def checkpoints(self) -> dict[str, Checkpoint]:
+        """Published checkpoints by file name: the shipped ones, and those under ``catalogue.checkpoints``."""
+        return self._catalogue.checkpoints
+
+    def source(self, dataset: str) -> Source | None:
+        """What the catalogue tells of the data set `dataset` of the benchmark; None: it is rendered, or not listed.
+
+        Raises:
+            ParamsError: the benchmark has no such data set.
+        """
+        data = self.benchmark.dataset(dataset)
+        return None if data.render is not None else self.catalogue.get(data.source or dataset)
+
+    def submission_split(self, dataset: str) -> str | None:
+        """Split of `dataset` whose ground truth a server keeps; its tracks are zipped for it.
+
+        Raises:
+            ParamsError: the benchmark has no such data set.
+        """
+        source = self.source(dataset)
+        return next((name for name, split in source.splits.items() if not split.ground_truth), None) if source else None
 
     def settings(self, dataset: str, variant: str) -> Settings:
         """Settings of the runs of `variant` (or "detector") on `dataset`.
@@ -557,44 +573,56 @@ class Params:
             overrides.append(({"spatial": {"enabled": False}}, DETECTOR))
         else:
             if variant not in self._variants:
-                raise ParamsError(f"variant {variant!r} is not in {self.path}; there are {_listed(self._variants)}")
+                raise ParamsError(f"variant {variant!r} is not in {self.path}; there are {listed(self._variants)}")
             overrides.append((self._variants[variant], f"variants.{variant}"))
             if variant in self.benchmark.variant_overrides:
                 where = f"benchmarks.{self.benchmark.name}.variants.{variant}"
                 overrides.append((self.benchmark.variant_overrides[variant], where))
         merged: dict[str, Any] = {}
         for override, where in overrides:
-            expanded = _expand(override, where, self.path)
-            _build(Settings, expanded, where, self.path, validate=False)
-            merged = _merge(merged, expanded)
-        return _build(Settings, merged, f"{dataset}/{variant}", self.path)
+            expanded = expand(override, where, self.path)
+            build(Settings, expanded, where, self.path, validate=False)
+            merged = merge(merged, expanded)
+        return build(Settings, merged, f"{dataset}/{variant}", self.path)
 
     def _seeds(self, value: Any) -> tuple[int, ...]:
-        seeds = _convert(tuple[int, ...], value, "seeds", self.path)
+        seeds = convert(tuple[int, ...], value, "seeds", self.path)
         if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
             raise ParamsError(f"{self.path}: seeds: {value!r} must be a list of different numbers from 0, such as [0]")
         return seeds
 
+    def _dataset(self, name: str, value: Any, where: str) -> DatasetSettings:
+        """Settings of a data set; those of a real one get their splits from the catalogue where they have none."""
+        raw = mapping(value, where, self.path)
+        source = raw.get("source") or name
+        if raw.get("render") is None and source in self.catalogue:
+            raw.setdefault("splits", {split: s.sequences for split, s in self.catalogue[source].splits.items()})
+        elif raw.get("source") is not None:
+            raise ParamsError(
+                f"{self.path}: {where}.source: the catalogue has no {source!r}; it has {listed(self.catalogue)}"
+            )
+        return build(DatasetSettings, raw, where, self.path)
+
     def _benchmark(self, name: str, seeds: Any) -> Benchmark:
         if name not in self._benchmarks:
-            raise ParamsError(f"{self.path}: benchmark: {name!r} is unknown; allowed: {_listed(self._benchmarks)}")
+            raise ParamsError(f"{self.path}: benchmark: {name!r} is unknown; allowed: {listed(self._benchmarks)}")
         where = f"benchmarks.{name}"
-        raw = _mapping(self._benchmarks[name], where, self.path)
+        raw = mapping(self._benchmarks[name], where, self.path)
         parent = raw.pop("inherits", None)
         if parent is not None:
             if parent not in self._benchmarks or parent == name:
                 raise ParamsError(f"{self.path}: {where}.inherits: {parent!r} is no other benchmark")
-            inherited = _mapping(self._benchmarks[parent], f"benchmarks.{parent}", self.path)
-            settings = _merge(
-                _expand(inherited.get("settings", {}), f"benchmarks.{parent}.settings", self.path),
-                _expand(raw.get("settings", {}), f"{where}.settings", self.path),
+            inherited = mapping(self._benchmarks[parent], f"benchmarks.{parent}", self.path)
+            settings = merge(
+                expand(inherited.get("settings", {}), f"benchmarks.{parent}.settings", self.path),
+                expand(raw.get("settings", {}), f"{where}.settings", self.path),
             )
             raw = {**inherited, **raw, "settings": settings}
         allowed = ("note", "datasets", "settings", "seeds", "noise_seeds", "variants", "gpus")
-        _only_keys(raw, allowed, where, self.path, needed=("note", "datasets", "settings"))
+        only_keys(raw, allowed, where, self.path, needed=("note", "datasets", "settings"))
         datasets = {
-            key: _build(DatasetSettings, value, f"{where}.datasets.{key}", self.path)
-            for key, value in _mapping(raw["datasets"], f"{where}.datasets", self.path).items()
+            key: self._dataset(key, value, f"{where}.datasets.{key}")
+            for key, value in mapping(raw["datasets"], f"{where}.datasets", self.path).items()
         }
         for key, data in datasets.items():
             start = data.detector_start
@@ -603,19 +631,19 @@ class Params:
                     f"{self.path}: {where}.datasets.{key}.detector_start: {start!r} is neither a data set of the "
                     f"benchmark nor a checkpoint (.pt, .pth)"
                 )
-        gpus = _convert(int, raw.get("gpus", 0), f"{where}.gpus", self.path)
+        gpus = convert(int, raw.get("gpus", 0), f"{where}.gpus", self.path)
         if gpus < 0:
             raise ParamsError(f"{self.path}: {where}.gpus: must not be negative, not {gpus}")
         return Benchmark(
             name=name,
-            note=_convert(str, raw["note"], f"{where}.note", self.path),
+            note=convert(str, raw["note"], f"{where}.note", self.path),
             datasets=datasets,
-            settings=_mapping(raw["settings"], f"{where}.settings", self.path),
+            settings=mapping(raw["settings"], f"{where}.settings", self.path),
             seeds=self._seeds(raw.get("seeds", seeds)),
-            noise_seeds=_convert(
+            noise_seeds=convert(
                 dict[str, tuple[int, ...]], raw.get("noise_seeds", {}), f"{where}.noise_seeds", self.path
             ),
-            variant_overrides=_mapping(raw.get("variants", {}), f"{where}.variants", self.path),
+            variant_overrides=mapping(raw.get("variants", {}), f"{where}.variants", self.path),
             gpus=gpus,
         )
 
@@ -631,137 +659,4 @@ def settings_from_dict(value: dict[str, Any], where: str = "settings") -> Settin
     Raises:
         ParamsError: a key or value does not fit.
     """
-    return _build(Settings, value, where, Path("checkpoint"))
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """The safe loader, which refuses a key that a mapping has twice instead of forgetting the first."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        first: dict[Any, int] = {}
-        for key_node, _ in node.value:
-            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
-            if key in first:
-                problem = f"the key {key!r} stands in lines {first[key]} and {line}; join them"
-                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key_node.start_mark)
-            first[key] = line
-        return super().construct_mapping(node, deep)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        value = yaml.load(path.read_text(), _UniqueKeys)
-    except FileNotFoundError:
-        raise ParamsError(f"{path}: no such file; run in the project's folder or give --params FILE") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        raise ParamsError(f"{path}:{line} is no valid YAML: {getattr(error, 'problem', error)}") from None
-    return _mapping(value, "the file", path)
-
-
-def _listed(names: typing.Iterable[Any]) -> str:
-    return ", ".join(str(name) for name in names)
-
-
-def _mapping(value: Any, where: str, path: Path) -> dict[str, Any]:
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise ParamsError(f"{path}: {where}: expected names with values, got {value!r}")
-    return dict(value)
-
-
-def _only_keys(
-    raw: dict[str, Any], allowed: typing.Iterable[str], where: str, path: Path, needed: tuple[str, ...] = ()
-) -> None:
-    prefix = f"{where}." if where else ""
-    allowed = tuple(allowed)
-    for key in raw:
-        if key not in allowed:
-            raise ParamsError(f"{path}: {prefix}{key}: unknown key; allowed: {_listed(allowed)}")
-    for key in needed:
-        if key not in raw:
-            raise ParamsError(f"{path}: {prefix}{key}: missing")
-
-
-def _expand(overrides: Any, where: str, path: Path) -> dict[str, Any]:
-    """Nested form of overrides whose keys may be dotted."""
-    nested: dict[str, Any] = {}
-    for key, value in _mapping(overrides, where, path).items():
-        head, _, rest = key.partition(".")
-        if rest:
-            value = _expand({rest: value}, f"{where}.{head}", path)
-        elif isinstance(value, dict):
-            value = _expand(value, f"{where}.{head}", path)
-        nested = _merge(nested, {head: value})
-    return nested
-
-
-def _merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in override.items():
-        if isinstance(value, dict) and isinstance(merged.get(key), dict):
-            value = _merge(merged[key], value)
-        merged[key] = value
-    return merged
-
-
-def _build(cls: type, value: Any, where: str, path: Path, validate: bool = True) -> Any:
-    """Dataclass `cls` from a mapping; without `validate` only its keys and types are checked."""
-    raw = _mapping(value, where, path)
-    hints = typing.get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    needed = tuple(
-        name
-        for name, f in fields.items()
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    )
-    _only_keys(raw, fields, where, path, needed if validate else ())
-    converted = {}
-    for key, item in raw.items():
-        hint = hints[key]
-        if dataclasses.is_dataclass(hint):
-            converted[key] = _build(hint, item, f"{where}.{key}", path, validate)
-        else:
-            converted[key] = _convert(hint, item, f"{where}.{key}", path)
-    if not validate:
-        return None
-    try:
-        return cls(**converted)
-    except ValueError as error:
-        raise ParamsError(f"{path}: {where}: {error}") from None
-
-
-def _convert(hint: Any, value: Any, where: str, path: Path) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return value
-    if origin in (typing.Union, types.UnionType):
-        if value is None:
-            return None
-        inner = next(a for a in arguments if a is not type(None))
-        if dataclasses.is_dataclass(inner):
-            return _build(inner, value, where, path)
-        return _convert(inner, value, where, path)
-    if origin is Literal:
-        if value not in arguments:
-            raise ParamsError(f"{path}: {where}: {value!r} is not allowed; allowed: {_listed(arguments)}")
-        return value
-    if origin is tuple and isinstance(value, list | tuple):
-        variadic = len(arguments) == 2 and arguments[1] is Ellipsis
-        if not variadic and len(value) != len(arguments):
-            raise ParamsError(f"{path}: {where}: expected {len(arguments)} values, got {value!r}")
-        inner = [arguments[0]] * len(value) if variadic else list(arguments)
-        return tuple(_convert(h, v, f"{where}[{i}]", path) for i, (h, v) in enumerate(zip(inner, value, strict=True)))
-    if origin is dict and isinstance(value, dict):
-        return {
-            _convert(arguments[0], key, where, path): _convert(arguments[1], item, f"{where}.{key}", path)
-            for key, item in value.items()
-        }
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if hint is float and isinstance(value, str) and re.fullmatch(r"[+-]?\d+e[+-]?\d+", value, re.IGNORECASE):
-        raise ParamsError(f"{path}: {where}: YAML reads {value} as text; write {float(value):.1e} with a point")
-    if isinstance(hint, type) and isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
-        return value
-    name = getattr(hint, "__name__", str(hint))
-    raise ParamsError(f"{path}: {where}: expected {name}, got {value!r}")
+    return build(Settings, value, where, Path("checkpoint"))
