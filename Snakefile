@@ -8,3 +8,8 @@ include: "workflow/rules/track.smk"
 include: "workflow/rules/score.smk"
 include: "workflow/rules/report.smk"
 
+
+rule all:
+    default_target: True
+    input:
+        "results/tables.md",

@@ -106,6 +106,9 @@ def write_project(root: Path) -> None:
     for dataset in ("stills", "dance"):
         folder = root / "models" / dataset
         write_model(folder / "detector.pt", folder / "detector-history.jsonl")
+    (root / "data" / "dance").mkdir(parents=True)
+    costs = {"a": {"seconds": 1800.0, "bytes": 10**9}, "b": {"seconds": None, "bytes": 5 * 10**8}}
+    (root / "data" / "dance" / "depth-train.json").write_text(json.dumps(costs))
     milliseconds = {"detr": 30.0, "sa": 2.0, "ta": 3.0, "id-prediction": 10.0, "other": 5.0, "total": 50.0}
     speed = {"milliseconds": milliseconds, "image": [160, 96], "objects": 4.5, "machine": "a machine", "threads": 2}
     (root / "results" / "speed").mkdir(parents=True)

@@ -402,7 +402,7 @@ class TableSettings:
 
     title: str
     dataset: str
-    """Name of the paper's data set (`DatasetSettings.counterpart`)."""
+    """The paper's data set (`DatasetSettings.counterpart`); of a table that the paper lacks, a data set of ours."""
     rows: dict[str, str]
     """The paper's row label (paper.yaml) -> the variant or baseline that measures it here."""
     submissions: bool = False
@@ -438,8 +438,8 @@ class Benchmark:
         return self.datasets[name]
 
     def dataset_of(self, counterpart: str) -> str | None:
-        """Our data set that stands for the paper's `counterpart`, or None."""
-        return next((name for name, d in self.datasets.items() if d.counterpart == counterpart), None)
+        """Our data set that stands for the paper's `counterpart`, or is itself of this name, or None."""
+        return next((name for name, d in self.datasets.items() if counterpart in (d.counterpart, name)), None)
 
 
 @dataclass(frozen=True)
@@ -524,6 +524,12 @@ class Params:
         for dataset in self.benchmark.datasets:
             for variant in (DETECTOR, *self._variants):
                 self.settings(dataset, variant)
+
+    @property
+    def all_datasets(self) -> tuple[str, ...]:
+        """Names of the data sets of all benchmarks."""
+        names = [name for raw in self._benchmarks.values() for name in (raw or {}).get("datasets", {})]
+        return tuple(dict.fromkeys(names))
 
     @property
     def variants(self) -> tuple[str, ...]:

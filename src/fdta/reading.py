@@ -51,7 +51,7 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Mapping in the file `path`.
+    """Mapping in the file `path`; an empty one where it holds nothing but comments.
 
     Raises:
         ParamsError: no such file, no YAML, no mapping, or a key that stands in a mapping twice.
@@ -64,7 +64,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
         raise ParamsError(f"{path}:{line} is no valid YAML: {getattr(error, 'problem', error)}") from None
-    return mapping(value, "the file", path)
+    return mapping({} if value is None else value, "the file", path)
 
 
 def listed(names: typing.Iterable[Any]) -> str:

@@ -18,12 +18,14 @@ DETECTOR_PARTS = ("backbone", "detector", "loss", "augmentation", "training_spli
 def write_resolved_settings(params: Params, folder: Path) -> None:
     """Write the settings that each rule depends on, one file a rule and run; a file that is right is left alone.
 
-    ``DATASET/render.json``, ``DATASET/depth.json``, ``DATASET/detector.json``, ``DATASET/VARIANT/train.json``,
+    ``DATASET/data.json``, ``DATASET/depth.json``, ``DATASET/detector.json``, ``DATASET/VARIANT/train.json``,
     ``DATASET/VARIANT/track.json`` and ``tables.json``.
     """
     for dataset, data in params.benchmark.datasets.items():
         detector = settings_to_dict(params.settings(dataset, DETECTOR))
-        _update(folder / dataset / "render.json", {"render": _plain(data.render), "splits": data.splits})
+        source = params.source(dataset)
+        parts = {"render": _plain(data.render), "source": _plain(source), "splits": data.splits}
+        _update(folder / dataset / "data.json", {name: part for name, part in parts.items() if part is not None})
         teacher = {"teacher": data.teacher}
         if data.teacher != "rendered":
             teacher |= {

@@ -84,6 +84,7 @@ def test_nothing_measured_gives_all_tables_with_dashes(params: Params, tmp_path:
     assert {path.stem for path in (tmp_path / "empty" / "results" / "tables").iterdir()} == {
         *params.tables,
         "similarity",
+        "depth-cost",
     }
 
 
@@ -232,3 +233,96 @@ def test_the_workflow_imports_nothing_heavy():
     code = "import sys, fdta.report.runs; print([m for m in ('torch', 'mlflow', 'numpy', 'cv2') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+SERVED = """
+catalogue:
+  datasets:
+    servedset:
+      title: served
+      licence: none
+      folder: /nowhere
+      splits: {train: {sequences: 2}, val: {sequences: 3}, test: {sequences: 3, ground_truth: false}}
+"""
+
+
+@pytest.fixture
+def served(tmp_path: Path, changed_params: Callable[..., Params]) -> Params:
+    """A project whose test split a server scores; ours are of the validation split."""
+    return changed_params(
+        ("benchmark: tiny\n", SERVED + "benchmark: tiny\n"),
+        ("splits: {train: 2, val: 1, test: 3}\n        render: {scene: dance, frames: 10}", "source: servedset"),
+        ("detector_start: stills", "detector_start: stills\n        test_split: val"),
+        ("    rows: {sort: sort,", "    submissions: true\n    rows: {sort: sort,"),
+    )
+
+
+def test_scores_of_a_server_stand_for_those_of_the_validation_split(served: Params, root: Path):
+    for scores in root.glob("scores/dance/*/seed-0/test.json"):
+        scores.rename(scores.with_name("val.json"))
+    before = table(written(served, root), "Table 1")
+    assert before["Ours"]["HOTA here"] == "**61.0**" and before["Ours\u2217"]["run"] == "`extra`"
+    assert "it was also trained on: no test result" in before[""][""].replace("which ", "")
+    entries = "{HOTA: 44.0, IDF1: 45.0, AssA: 46.0, MOTA: 47.0, DetA: 48.0, submission: abc}"
+    (served.path.with_name("server-scores.yaml")).write_text(
+        f"dance/full/seed-0: {entries}\ndance/extra/seed-0: {entries}\n"
+    )
+    submission = root / "results/submissions/dance/full/seed-0.zip"
+    submission.parent.mkdir(parents=True)
+    submission.write_bytes(b"of another training")
+    after = table(written(served, root), "Table 1")
+    assert (after["Ours"]["HOTA here"], after["Ours"]["run"]) == ("44.0", "`full` †")
+    assert after["Ours\u2217"]["run"] == "`extra` †" and "no test result" not in after[""][""]
+    assert after["SORT (ICIP2016)"]["HOTA here"] == before["SORT (ICIP2016)"]["HOTA here"]
+    # A difference between a server's score and one of ours says nothing.
+    assert after["Ours"]["Δ HOTA here ± s.e."] == "—"
+    assert "scored submission abc of `dance/full/seed-0`, which has been tracked anew" in after[""][""]
+    rows = list(csv.DictReader((root / "results/tables/table-1.csv").open()))
+    places = {row["row"]: (row["scored_on"], row["scored_by"]) for row in rows}
+    assert places["ours"] == ("test", "server") and places["sort"] == ("val", "TrackEval")
+    assert places["motr"] == ("", "")
+
+
+def test_submissions_are_wanted_for_the_tables_that_ask_for_them(served: Params, root: Path):
+    wanted = [str(path.relative_to(root)) for path in table_inputs(served, root) if path.suffix == ".zip"]
+    names = ("sort", "bot-sort", "base", "full", "extra")
+    assert sorted(wanted) == sorted(f"results/submissions/dance/{name}/seed-0.zip" for name in names)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("dance/fulll/seed-0: {HOTA: 1.0, IDF1: 1.0, AssA: 1.0, MOTA: 1.0, DetA: 1.0}", "no such variant"),
+        ("waltz/full/seed-0: {HOTA: 1.0, IDF1: 1.0, AssA: 1.0, MOTA: 1.0, DetA: 1.0}", "no such data set"),
+        ("stills/full/seed-0: {HOTA: 1.0, IDF1: 1.0, AssA: 1.0, MOTA: 1.0, DetA: 1.0}", "no server keeps"),
+        ("dance/full/seed-0: {HOTA: 1.0}", "IDF1: missing"),
+        ("dance/full/seed-0: {HOTA: 717, IDF1: 1.0, AssA: 1.0, MOTA: 1.0, DetA: 1.0}", "percentage"),
+        ("full: {HOTA: 1.0}", "DATASET/VARIANT/seed-N"),
+    ],
+)
+def test_wrong_scores_of_a_server_are_refused(served: Params, root: Path, entry: str, message: str):
+    served.path.with_name("server-scores.yaml").write_text(entry + "\n")
+    with pytest.raises(ParamsError, match=message) as caught:
+        written(served, root)
+    assert "server-scores.yaml" in str(caught.value)
+
+
+def test_a_table_of_ones_own(changed_params: Callable[..., Params], root: Path):
+    params = changed_params(
+        ("tables:\n", "tables:\n  mine: {title: My dancers, dataset: dance, rows: {plain: base, all: full}}\n")
+    )
+    text = written(params, root)
+    rows = table(text, "Mine")
+    assert (rows["all"]["HOTA here"], rows["all"]["HOTA paper"]) == ("**61.0**", "—")
+    assert "Paper:" not in rows[""][""]
+    with pytest.raises(ParamsError, match=r"tables\.mine: no such table"):
+        written(
+            changed_params(("tables:\n", "tables:\n  mine: {title: t, dataset: elsewhere, rows: {a: base}}\n")), root
+        )
+
+
+def test_cost_of_pseudo_depth(params: Params, root: Path):
+    section = written(params, root).partition("## D.1.1: ")[2].partition("\n## ")[0]
+    cells = [cell.strip() for cell in section.splitlines()[-1].split("|")[1:-1]]
+    assert cells == ["`dance`", "video-depth-anything large", "1.0", "0.50", "8.4", "1.5", "2"]
+    assert "brought along" in section

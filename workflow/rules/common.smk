@@ -1,7 +1,9 @@
+import re
 from pathlib import Path
 
 from fdta.params import BASELINES, DETECTOR, Params, ParamsError
 from fdta.report.runs import table_inputs
+from fdta.report.server import server_scores_path
 from fdta.workflow import note_absent_inputs, write_resolved_settings
 
 from snakemake.exceptions import WorkflowError
@@ -12,17 +14,29 @@ try:
 except ParamsError as error:
     raise WorkflowError(f"fdta: {error}") from None
 BENCHMARK = PARAMS.benchmark
+RENDERED = [name for name, data in BENCHMARK.datasets.items() if data.render is not None]
+CATALOGUED = [name for name in BENCHMARK.datasets if PARAMS.source(name) is not None]
 CHOICE = f"--params {PARAMS_FILE} --benchmark {BENCHMARK.name}"
+
+# Of the `gpu` resource a machine has what `--resources gpu=N` says, or the default profile: one job at a time uses them.
+GPU_JOB = 1 if BENCHMARK.gpus else 0
+DEVICE = "--device cuda" if BENCHMARK.gpus else "--device cpu"
+
+
+def one_of(names):
+    """Pattern of a wildcard that is one of `names`; of nothing at all where there are none."""
+    return "|".join(names) or "(?!)"
+
 
 # A rule's settings are a file among its inputs: whoever changes one re-runs what it sets, and nothing else.
 write_resolved_settings(PARAMS, Path("settings"))
 
 
 wildcard_constraints:
-    dataset="|".join(BENCHMARK.datasets),
-    variant="|".join(PARAMS.variants),
-    method="|".join(BASELINES),
-    split="|".join({split for data in BENCHMARK.datasets.values() for split in data.splits}),
+    dataset=one_of(BENCHMARK.datasets),
+    variant=one_of(PARAMS.variants),
+    method=one_of(BASELINES),
+    split=one_of({split for data in BENCHMARK.datasets.values() for split in data.splits}),
     seed=r"\d+",
 
 

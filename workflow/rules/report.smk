@@ -17,15 +17,15 @@ rule mlflow:
 
 
 rule tables:
-    default_target: True
     input:
+        [str(path) for path in [server_scores_path(PARAMS)] if path.is_file()],
         "settings/tables.json",
         "settings/absent.json",
         f"results/mlflow-{BENCHMARK.name}.json",
         TABLE_INPUTS,
     output:
         "results/tables.md",
-        [f"results/tables/{name}.csv" for name in (*PARAMS.tables, "similarity")],
+        [f"results/tables/{name}.csv" for name in (*PARAMS.tables, "depth-cost", "similarity")],
     log:
         "logs/tables.log",
     shell:

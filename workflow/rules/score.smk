@@ -37,9 +37,11 @@ rule speed:
         "logs/speed/{dataset}.log",
     # Alone on the machine, so that nothing else is measured; one thread, because more do not help so small a network.
     threads: workflow.cores or 1
+    resources:
+        gpu=GPU_JOB,
     params:
         seed=BENCHMARK.seeds[0],
         split=lambda wildcards: BENCHMARK.dataset(wildcards.dataset).test_split,
     shell:
-        "fdta bench infer data/{wildcards.dataset}/{params.split} --output {output} {CHOICE}"
+        "fdta bench infer data/{wildcards.dataset}/{params.split} --output {output} {DEVICE} {CHOICE}"
         " --weights {wildcards.dataset}/full/seed-{params.seed} > {log} 2>&1"

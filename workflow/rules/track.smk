@@ -10,8 +10,10 @@ rule track:
         "tracks/{dataset}/{variant}/seed-{seed}/{split}/summary.json",
     log:
         "logs/track/{dataset}/{variant}/seed-{seed}/{split}.log",
+    resources:
+        gpu=GPU_JOB,
     shell:
-        "fdta track data/{wildcards.dataset}/{wildcards.split} --threads {threads} {CHOICE}"
+        "fdta track data/{wildcards.dataset}/{wildcards.split} --threads {threads} {DEVICE} {CHOICE}"
         " --weights {wildcards.dataset}/{wildcards.variant}/seed-{wildcards.seed} > {log} 2>&1"
 
 
@@ -26,3 +28,19 @@ rule baseline:
     shell:
         "fdta baseline {wildcards.method} data/{wildcards.dataset}/{wildcards.split}"
         " --detections {wildcards.dataset}/full/seed-{wildcards.seed} > {log} 2>&1"
+
+
+rule submission:
+    input:
+        lambda wildcards: seqmap(wildcards.dataset, PARAMS.submission_split(wildcards.dataset)),
+        lambda wildcards: f"tracks/{wildcards.dataset}/{wildcards.name}/seed-{wildcards.seed}/"
+        f"{PARAMS.submission_split(wildcards.dataset)}/summary.json",
+    output:
+        "results/submissions/{dataset}/{name}/seed-{seed}.zip",
+    log:
+        "logs/submission/{dataset}/{name}/seed-{seed}.log",
+    wildcard_constraints:
+        dataset=one_of(name for name in BENCHMARK.datasets if PARAMS.submission_split(name)),
+        name="[\\w-]+",
+    shell:
+        "fdta submission {wildcards.dataset}/{wildcards.name}/seed-{wildcards.seed} --output {output} {CHOICE} > {log} 2>&1"

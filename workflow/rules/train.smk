@@ -1,3 +1,7 @@
+# Several GPUs: one process each.
+TRAIN = "fdta" if BENCHMARK.gpus < 2 else f"torchrun --standalone --nproc-per-node {BENCHMARK.gpus} -m fdta"
+
+
 def detector_start(wildcards):
     start = BENCHMARK.dataset(wildcards.dataset).detector_start
     if start is None:
@@ -22,8 +26,10 @@ rule train_detector:
     log:
         "logs/train/{dataset}/detector.log",
     threads: detector_threads
+    resources:
+        gpu=GPU_JOB,
     shell:
-        "fdta train {wildcards.dataset}/detector --threads {threads} {CHOICE} > {log} 2>&1"
+        "{TRAIN} train {wildcards.dataset}/detector --threads {threads} {DEVICE} {CHOICE} > {log} 2>&1"
 
 
 rule train:
@@ -36,6 +42,8 @@ rule train:
         "models/{dataset}/{variant}/seed-{seed}/history.jsonl",
     log:
         "logs/train/{dataset}/{variant}/seed-{seed}.log",
+    resources:
+        gpu=GPU_JOB,
     shell:
-        "fdta train {wildcards.dataset}/{wildcards.variant}/seed-{wildcards.seed} --threads {threads} {CHOICE}"
+        "{TRAIN} train {wildcards.dataset}/{wildcards.variant}/seed-{wildcards.seed} --threads {threads} {DEVICE} {CHOICE}"
         " > {log} 2>&1"

@@ -21,6 +21,7 @@ COMMANDS = {
     "track": "track a video, or every sequence of a folder",
     "baseline": "run SORT, ByteTrack, OC-SORT or BoT-SORT on a run's detections",
     "score": "score tracks against ground truth with TrackEval",
+    "submission": "zip a run's tracks for an evaluation server",
     "similarity": "measure how alike the object embeddings of a run are",
     "bench": "measure speed",
     "tables": "write the paper's tables with our numbers beside them",

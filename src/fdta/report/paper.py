@@ -10,6 +10,9 @@ import yaml
 
 from fdta.params import Params, ParamsError
 
+COMPARED = ("HOTA", "IDF1", "AssA", "MOTA", "DetA")
+"""The scores that the paper compares trackers by."""
+
 
 @dataclass(frozen=True)
 class PaperRow:
@@ -39,12 +42,14 @@ class Paper:
     """What the paper reports."""
 
     tables: dict[str, PaperTable]
+    depth_costs: dict[str, dict[str, float]]
+    """Data set -> hours and gigabytes of its pseudo depth (D.1.1)."""
     similarity_note: str
     """What it says of Fig. 1, which has no table."""
 
 
 def read_paper(params: Params) -> Paper:
-    """The paper's tables, with the rows that `params` adds to them.
+    """The paper's tables with the rows that `params` adds to them, and its tables of data sets that the paper lacks.
 
     Raises:
         ParamsError: ``tables`` of params.yaml names a table or row that does not exist.
@@ -52,7 +57,13 @@ def read_paper(params: Params) -> Paper:
     raw = yaml.safe_load(Path(__file__).with_name("paper.yaml").read_text())
     for name, settings in params.tables.items():
         if name not in raw["tables"]:
-            raise ParamsError(f"{params.path}: tables.{name}: no such table; there are {', '.join(raw['tables'])}")
+            if settings.dataset in params.all_datasets:
+                continue
+            raise ParamsError(
+                f"{params.path}: tables.{name}: no such table in the paper; there are"
+                f" {', '.join(raw['tables'])}. A table of your own shows a data set of a benchmark, but there is no"
+                f" {settings.dataset!r}"
+            )
         known = [key for group in raw["tables"][name]["groups"] for key in group["rows"]] + list(raw["measured_only"])
         for key in settings.rows:
             if key not in known:
@@ -61,7 +72,11 @@ def read_paper(params: Params) -> Paper:
     for name, table in raw["tables"].items():
         wanted = params.tables[name].rows if name in params.tables else {}
         tables[name] = _table(table, {key: label for key, label in raw["measured_only"].items() if key in wanted})
-    return Paper(tables, raw["similarity_note"])
+    for name, settings in params.tables.items():
+        if name not in tables:
+            rows = {key: PaperRow(key, "", dict.fromkeys(COMPARED)) for key in settings.rows}
+            tables[name] = PaperTable(COMPARED, rows, {}, ())
+    return Paper(tables, raw["depth_costs"], raw["similarity_note"])
 
 
 def _table(raw: dict[str, Any], added: dict[str, str]) -> PaperTable:

@@ -53,8 +53,19 @@ def similarity_runs(params: Params, root: Path) -> list[Run]:
     return [run for run in detectors if similarity_path(params, root, run).is_file()] + runs
 
 
+def submission_runs(params: Params) -> list[Run]:
+    """Runs and baselines whose tracks of the split that a server scores are wanted, in the tables' order."""
+    runs = []
+    for table in params.tables.values():
+        dataset = params.benchmark.dataset_of(table.dataset)
+        if dataset and table.submissions and params.submission_split(dataset):
+            runs += [Run(dataset, name, seed) for name in table.rows.values() for seed in params.benchmark.seeds]
+    return list(dict.fromkeys(runs))
+
+
 def table_inputs(params: Params, root: Path) -> list[Path]:
-    """Every file that the tables read: scores, similarities, speed, and histories for the hours an epoch.
+    """Every file that the tables read: scores, similarities, speed, histories for the hours an epoch, submissions and
+    what pseudo depth cost.
 
     Raises:
         ParamsError: see `read_paper`.
@@ -69,6 +80,8 @@ def table_inputs(params: Params, root: Path) -> list[Path]:
         if dataset and "hours_per_epoch" in paper.tables[name].metrics:
             runs = [Run(dataset, variant, seed) for variant in table.rows.values() for seed in params.benchmark.seeds]
             files += [history_path(root, run) for run in runs]
+    files += [submission_path(root, run) for run in submission_runs(params)]
+    files += list(depth_costs_paths(params, root).values())
     return list(dict.fromkeys(files))
 
 
@@ -92,6 +105,21 @@ def history_path(root: Path, run: Run) -> Path:
 def speed_path(root: Path, dataset: str) -> Path:
     """Milliseconds a frame by component of the tracker."""
     return root / "results" / "speed" / f"{dataset}.json"
+
+
+def submission_path(root: Path, run: Run) -> Path:
+    """Tracks of `run` for the server."""
+    return root / "results" / "submissions" / f"{run}.zip"
+
+
+def depth_costs_paths(params: Params, root: Path) -> dict[str, Path]:
+    """Data set -> seconds and bytes of the pseudo depth of its training split, where the full model learns depth."""
+    datasets = dict.fromkeys(run.dataset for run in table_runs(params) if run.variant == FULL)
+    return {
+        dataset: root / "data" / dataset / f"depth-{settings.training_splits[0]}.json"
+        for dataset in datasets
+        if (settings := params.settings(dataset, FULL)).spatial.enabled
+    }
 
 
 def seeds_with(folder: Path, file: str) -> list[int]:

@@ -22,24 +22,27 @@ from fdta.evaluate.score import COMBINED, paired_difference
 from fdta.files import write_text
 from fdta.params import DETECTOR, Params, Run
 from fdta.report.measured import commit, machine, read_history, read_json
-from fdta.report.paper import PaperRow, PaperTable, read_paper
+from fdta.report.paper import COMPARED, Paper, PaperRow, PaperTable, read_paper
 from fdta.report.runs import (
     COMPLEMENTARY,
     FULL,
+    depth_costs_paths,
     history_path,
     scores_path,
     seeds_with,
     similarity_path,
     similarity_runs,
     speed_path,
+    submission_path,
     table_baselines,
     table_inputs,
     table_runs,
 )
+from fdta.report.server import ServerScores, read_server_scores
+from fdta.track.submission import submission_digest
 
 __all__ = ["table_baselines", "table_inputs", "table_runs", "write_tables"]
 
-SCORES = ("HOTA", "IDF1", "AssA", "MOTA", "DetA")
 TITLES = {"milliseconds": "ms", "percent": "%", "history": "history", "hours_per_epoch": "h/epoch"}
 DECIMALS = {"milliseconds": 2, "history": 0, "mean": 3}
 SIDES = ("paper", "here")
@@ -97,6 +100,10 @@ class Row:
     difference: Difference | None
     trained_on_test: bool
     """Whether the split that is scored was also trained on."""
+    scored_on: str
+    """The split of our scores; empty: cited only."""
+    by_server: bool
+    """Whether a server scored it."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +140,10 @@ def write_tables(params: Params, root: Path, output: Path) -> None:
         rows = _rows(results, table, name)
         sections.append(_section(results, table, name, rows))
         write_text(folder / f"{name}.csv", _csv(_records(table, rows, dataset)))
+    costs = _depth_costs(results, paper)
+    if costs:
+        sections.append(_depth_costs_section(costs))
+    write_text(folder / "depth-cost.csv", _csv(costs))
     similarities = _similarities(results)
     sections.append(_similarity_section(results, similarities, paper.similarity_note))
     write_text(folder / "similarity.csv", _csv(_similarity_records(similarities)))
@@ -145,13 +156,14 @@ class Results:
     def __init__(self, params: Params, root: Path) -> None:
         self.params, self.root, self.benchmark = params, root, params.benchmark
         self.json = cache(read_json)
+        self.server = read_server_scores(params)
 
     def scores(self, run: Run) -> dict[str, dict[str, float]] | None:
         """Sequence (and `COMBINED`) -> metric -> value; None where `run` is not scored."""
         path = scores_path(self.params, self.root, run)
         scores = self.json(path)
-        if scores is not None and any(metric not in scores.get(COMBINED, {}) for metric in SCORES):
-            raise InputError(f"{path}: no {', '.join(SCORES)} under {COMBINED!r}; score the run again")
+        if scores is not None and any(metric not in scores.get(COMBINED, {}) for metric in COMPARED):
+            raise InputError(f"{path}: no {', '.join(COMPARED)} under {COMBINED!r}; score the run again")
         return scores
 
     def all_scores(self, dataset: str, measured_by: str) -> list[dict[str, dict[str, float]]]:
@@ -159,12 +171,18 @@ class Results:
         runs = [Run(dataset, measured_by, seed) for seed in self.benchmark.seeds]
         return [scores for run in runs if (scores := self.scores(run)) is not None]
 
+    def server_scores(self, dataset: str | None, measured_by: str | None) -> list[ServerScores]:
+        """What a server said of all seeds; nothing where that of a seed is missing."""
+        runs = [Run(dataset, measured_by, seed) for seed in self.benchmark.seeds] if dataset and measured_by else []
+        return [self.server[run] for run in runs] if all(run in self.server for run in runs) else []
+
     def measured(self, dataset: str | None, row: str, measured_by: str, metric: str) -> Measured | None:
         """Our number for `metric` of the row with key `row`."""
         if dataset is None:
             return None
-        if metric in SCORES:
-            values = [scores[COMBINED][metric] for scores in self.all_scores(dataset, measured_by)]
+        if metric in COMPARED:
+            values = [getattr(scores, metric) for scores in self.server_scores(dataset, measured_by)]
+            values = values or [scores[COMBINED][metric] for scores in self.all_scores(dataset, measured_by)]
         elif metric == "history":
             values = [self.params.settings(dataset, measured_by).history]
         elif metric == "hours_per_epoch":
@@ -211,9 +229,17 @@ class Results:
 
     def trained_on_test(self, dataset: str | None, measured_by: str | None) -> bool:
         """Whether the split that is scored was also trained on."""
-        if dataset is None or measured_by not in self.params.variants:
+        if dataset is None or measured_by not in self.params.variants or self.server_scores(dataset, measured_by):
             return False
         return self.benchmark.dataset(dataset).test_split in self.params.settings(dataset, measured_by).training_splits
+
+    def scored_on(self, dataset: str | None, measured_by: str | None) -> tuple[str, bool]:
+        """The split of the scores, and whether a server gave them."""
+        if dataset is None or measured_by is None:
+            return "", False
+        by_server = bool(self.server_scores(dataset, measured_by))
+        split = self.params.submission_split(dataset) if by_server else self.benchmark.dataset(dataset).test_split
+        return split or "", by_server
 
     def frames(self, dataset: str) -> int | None:
         """Frames of the test split; None where it is neither rendered nor here in full."""
@@ -241,8 +267,11 @@ def _rows(results: Results, table: PaperTable, name: str) -> list[Row]:
         published = table.rows[key].values["HOTA"], table.rows[reference].values["HOTA"]
         paper = None if None in published else published[0] - published[1]
         ours = here[key]["HOTA"], here[reference]["HOTA"] if reference in here else None
-        if dataset is None or None in ours:
+        servers = {bool(results.server_scores(dataset, settings.rows.get(row))) for row in (key, reference)}
+        if dataset is None or None in ours or len(servers) > 1:
             return Difference(reference, paper, None, None, 0)
+        if servers == {True}:
+            return Difference(reference, paper, ours[0].mean - ours[1].mean, None, 0)
         error, sequences = results.difference_error(dataset, settings.rows[reference], settings.rows[key])
         return Difference(reference, paper, ours[0].mean - ours[1].mean, error, sequences)
 
@@ -255,6 +284,7 @@ def _rows(results: Results, table: PaperTable, name: str) -> list[Row]:
             here.get(key, unmeasured),
             difference(key),
             results.trained_on_test(dataset, measured_by),
+            *results.scored_on(dataset, measured_by),
         )
         for key, paper in table.rows.items()
     ]
@@ -337,7 +367,14 @@ def _section(results: Results, table: PaperTable, name: str, rows: list[Row]) ->
         place = f"There is no such data set in this benchmark: nothing stands beside the paper's {settings.dataset}."
     else:
         data = results.benchmark.dataset(dataset)
-        place = f"Paper: {settings.dataset}, test. Here: `{dataset}` ({data.title}), {data.test_split}."
+        place = f"Here: `{dataset}` ({data.title}), {data.test_split}."
+        place = place if dataset == settings.dataset else f"Paper: {settings.dataset}, test. {place}"
+        if submitted := results.params.submission_split(dataset):
+            place += (
+                f" A server keeps the ground truth of {submitted}: rows marked † are its scores of {submitted}, all"
+                f" others are of {data.test_split}."
+            )
+        below += _other_submissions(results, dataset, settings.rows.values())
         below += [
             f"**{row.paper.label} is scored on `{data.test_split}`, which it was also trained on: no test result.**"
             for row in rows
@@ -366,7 +403,7 @@ def _layout(table: PaperTable, rows: list[Row]) -> str:
         if row.paper.group != group:
             group = row.paper.group
             cells.append([f"*{group}*"] + [""] * (len(header) - 1))
-        line = [row.paper.label, f"`{row.measured_by}`" if row.measured_by else "cited"]
+        line = [row.paper.label, f"`{row.measured_by}`{' †' * row.by_server}" if row.measured_by else "cited"]
         for metric in table.metrics:
             here = _number(metric, row.here[metric]) if row.measured_by else ""
             line += [_text(metric, row.paper.values[metric]), f"**{here}**" if (row.key, metric) in best else here]
@@ -375,10 +412,13 @@ def _layout(table: PaperTable, rows: list[Row]) -> str:
 
 
 def _best(table: PaperTable, rows: list[Row]) -> set[tuple[str, str]]:
-    """(row, metric) of the highest scores, where there are different ones; rows trained on the test split stay out."""
+    """(row, metric) of the highest scores, where there are different ones; rows trained on the test split stay out, and
+    the others once a server scored one."""
+    compared = [row for row in rows if not row.trained_on_test]
+    compared = [row for row in compared if row.by_server] or compared
     best = set()
-    for metric in set(table.metrics) & set(SCORES):
-        means = {row.key: value.mean for row in rows if not row.trained_on_test and (value := row.here[metric])}
+    for metric in set(table.metrics) & set(COMPARED):
+        means = {row.key: value.mean for row in compared if (value := row.here[metric])}
         if len(set(means.values())) > 1:
             best |= {(key, metric) for key, mean in means.items() if mean == max(means.values())}
     return best
@@ -417,6 +457,61 @@ def _resolution(results: Results, table: PaperTable, rows: list[Row]) -> list[st
         count = "one seed" if seeds == 1 else f"{seeds} seeds"
         lines.append(f"Beyond the seed noise, {threshold:.1f} HOTA with {count} a row: {'; '.join(beyond) or 'none'}")
     return lines
+
+
+def _other_submissions(results: Results, dataset: str, rows: Iterable[str]) -> list[str]:
+    """A line for each score of a server that is not of the submission that is here."""
+    lines = []
+    for run in (Run(dataset, name, seed) for name in dict.fromkeys(rows) for seed in results.benchmark.seeds):
+        path, scores = submission_path(results.root, run), results.server.get(run)
+        if scores and scores.submission and path.is_file() and submission_digest(path) != scores.submission:
+            lines.append(
+                f"**The server scored submission {scores.submission} of `{run}`, which has been tracked anew since:"
+                f" {submission_digest(path)}**"
+            )
+    return lines
+
+
+def _depth_costs(results: Results, paper: Paper) -> list[dict[str, Any]]:
+    """A record for each data set: what its pseudo depth cost, the paper's and ours."""
+    records = []
+    for dataset, path in depth_costs_paths(results.params, results.root).items():
+        data, sequences = results.benchmark.dataset(dataset), (results.json(path) or {}).values()
+        seconds = [cost["seconds"] for cost in sequences if cost["seconds"] is not None]
+        published = paper.depth_costs.get(data.counterpart or "", {})
+        records.append(
+            {
+                "dataset": dataset,
+                "teacher": data.teacher if data.teacher == "rendered" else f"{data.teacher} {data.teacher_size}",
+                "hours_paper": published.get("hours"),
+                "hours_here": sum(seconds) / 3600 if seconds else None,
+                "gigabytes_paper": published.get("gigabytes"),
+                "gigabytes_here": sum(cost["bytes"] for cost in sequences) / 1e9 if sequences else None,
+                "sequences": len(sequences),
+                "own_maps": len(sequences) - len(seconds),
+            }
+        )
+    return records
+
+
+def _depth_costs_section(costs: list[dict[str, Any]]) -> str:
+    header = ["data set", "teacher", "hours paper", "hours here", "GB paper", "GB here", "sequences"]
+    rows = []
+    for cost in costs:
+        numbers = [
+            DASH if value is None else f"{value:.1f}" if side == "paper" else f"{value:#.2g}"
+            for kind in ("hours", "gigabytes")
+            for side in SIDES
+            for value in [cost[f"{kind}_{side}"]]
+        ]
+        rows.append([f"`{cost['dataset']}`", cost["teacher"], *numbers, str(cost["sequences"])])
+    text = (
+        "Hours and disk of the training split's depth maps, made once. The paper's: Video Depth Anything on an H200;"
+        " the teacher `rendered` only writes the depth that the renderer knows."
+    )
+    if any(cost["own_maps"] for cost in costs):
+        text += " Sequences whose maps were brought along count for the disk alone."
+    return "\n\n".join(["## D.1.1: Cost of pseudo depth", text, _markdown(header, rows, "llr")])
 
 
 def _similarities(results: Results) -> dict[tuple[str, str], dict[str, Measured]]:
@@ -505,6 +600,8 @@ def _records(table: PaperTable, rows: list[Row], dataset: str | None) -> Iterabl
             "group": row.paper.group,
             "dataset": dataset if row.measured_by else None,
             "measured_by": row.measured_by or "cited",
+            "scored_on": row.scored_on or None,
+            "scored_by": ("server" if row.by_server else "TrackEval") if row.scored_on else None,
         }
         for metric in table.metrics:
             here = row.here[metric]
