@@ -24,7 +24,7 @@ def make_sequence(
     (folder / "img1").mkdir(parents=True)
     for frame in range(1, frames + 1):
         image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-        image[..., 2] = 40 * frame
+        image[..., 2] = 40 * frame % 256
         cv2.imwrite(str(folder / "img1" / f"{frame:0{digits}d}{extension}"), image)
     if text is None:
         text = (

@@ -29,7 +29,8 @@ CHECKSUMS = Path("checksums.json")
 """Where recorded checksums lie, in the workspace's folder."""
 
 _LOG = logging.getLogger(__name__)
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16
+"""Bytes that a cut connection loses at most."""
 _LISTING = ".listing.json"
 """File of a downloaded Drive folder that names its files; written last."""
 
@@ -322,14 +323,15 @@ def _from_hub(place: Place, path: Path) -> Path:
         ) from None
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError) as error:
         raise InputError(f"{where}: the hub has no such file ({_reason(error)}); {_by_hand(path)}") from None
-    except errors.OfflineModeIsEnabled:
-        raise InputError(f"{where}: HF_HUB_OFFLINE forbids to download; unset it, or {_by_hand(path)}") from None
     except Exception as error:
         # The client lets errors of several libraries through; those of the disk are told elsewhere.
         if isinstance(error, InputError) or (isinstance(error, OSError) and error.errno is not None):
             raise
+        cause = error.__cause__ or error
+        if isinstance(cause, errors.OfflineModeIsEnabled):
+            raise InputError(f"{where}: HF_HUB_OFFLINE forbids to download; unset it, or {_by_hand(path)}") from None
         raise InputError(
-            f"{where}: the hub cannot be reached ({_reason(error)}); give the command again to go on, or "
+            f"{where}: the hub cannot be reached ({_reason(cause)}); give the command again to go on, or "
             f"{_by_hand(path)}"
         ) from None
 
@@ -403,7 +405,7 @@ def _drive_errors(where: str, path: Path) -> Iterator[None]:
 
 
 def _by_hand(path: Path) -> str:
-    return f"or download it by hand to {path} (a data set: 'fdta data import' takes what you have)"
+    return f"download it by hand to {path} (a data set: 'fdta data import' takes what you have)"
 
 
 def _reason(error: BaseException) -> str:
