@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from fdta.data.backdrops import Backdrop
+from fdta.data.check import check_split
 from fdta.data.figures import ATTRIBUTES, Costumes, Outlines
-from fdta.data.motchallenge import check_split, read_split
+from fdta.data.motchallenge import read_split
 from fdta.data.render import MINIMUM_SIDE, paint, read_true_depth, render_split
 from fdta.data.scenes import Scene, choreograph
 from fdta.errors import InputError
@@ -69,7 +70,7 @@ def test_same_settings_give_the_same_bytes(tmp_path, settings) -> None:
 def test_a_split_is_a_whole_motchallenge_split(tmp_path, settings) -> None:
     folder = tmp_path / "train"
     render_split(settings, "train", 2, folder)
-    assert [str(defect) for report in check_split(folder) for defect in report.defects] == []
+    assert [str(defect) for report in check_split(folder, decode=True) for defect in report.defects] == []
     for sequence in read_split(folder):
         assert (sequence.frames, sequence.width, sequence.height) == (settings.frames, 160, 96)
         boxes = sequence.ground_truth()

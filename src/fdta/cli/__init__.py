@@ -14,10 +14,10 @@ from fdta.errors import InputError
 
 COMMANDS = {
     "params": "show and check what params.yaml runs",
-    "data": "render or check data sets",
+    "data": "render, download, import or check data sets",
     "depth": "make the pseudo depth of a training split",
     "train": "train a detector or a variant of FDTA",
-    "weights": "read published checkpoints, or write ours as the published code does",
+    "weights": "download and read published checkpoints, or write ours as the published code does",
     "track": "track a video, or every sequence of a folder",
     "baseline": "run SORT, ByteTrack, OC-SORT or BoT-SORT on a run's detections",
     "score": "score tracks against ground truth with TrackEval",

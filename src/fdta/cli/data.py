@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fdta.cli import add_params
 from fdta.errors import InputError
 from fdta.params import Params
+
+if TYPE_CHECKING:
+    from fdta.catalogue import Source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,12 +19,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     render = actions.add_parser("render", help="draw the sequences of a rendered data set")
     render.add_argument("dataset", help="data set of the benchmark, for example dance")
     render.add_argument("split", help="train, val or test")
-    render.add_argument("--root", type=Path, default=Path("data"), metavar="FOLDER", help="folder of all data sets")
+    _add_root(render)
     add_params(render)
     render.set_defaults(call=_render)
-    check = actions.add_parser("check", help="read every line and image of a split and report defects")
-    check.add_argument("folder", type=Path, help="folder of sequences, for example data/dance/train")
+    get = actions.add_parser("get", help="download, convert and verify a split of a real data set")
+    get.add_argument("dataset", help="data set of the benchmark or the catalogue, for example dancetrack")
+    get.add_argument("split", help="train, val or test")
+    _add_root(get)
+    get.add_argument(
+        "--downloads", type=Path, default=Path("downloads"), metavar="FOLDER", help="where archives are kept"
+    )
+    add_params(get)
+    get.set_defaults(call=_get)
+    take = actions.add_parser("import", help="take a data set that is on this machine already, with hard links")
+    take.add_argument("dataset", help="data set of the benchmark or the catalogue, for example dancetrack")
+    take.add_argument("path", type=Path, help="what holds it: unpacked as it is published, or its archives")
+    take.add_argument("--split", metavar="SPLIT", help="take this split alone")
+    _add_root(take)
+    add_params(take)
+    take.set_defaults(call=_import)
+    check = actions.add_parser("check", help="read every line and image of a data set or split and report defects")
+    check.add_argument("dataset", metavar="DATASET_OR_FOLDER", help="for example dancetrack, or data/dance/train")
+    check.add_argument("splits", nargs="*", metavar="SPLIT", help="splits to check; by default all that are there")
+    check.add_argument("--decode", action="store_true", help="decode every image whole, not its header and end alone")
+    _add_root(check)
+    add_params(check)
     check.set_defaults(call=_check)
+
+
+def _add_root(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--root", type=Path, default=Path("data"), metavar="FOLDER", help="folder of all data sets")
 
 
 def _render(options: argparse.Namespace) -> None:
@@ -28,7 +56,9 @@ def _render(options: argparse.Namespace) -> None:
 
     dataset = Params(options.params, options.benchmark).benchmark.dataset(options.dataset)
     if dataset.render is None:
-        raise InputError(f"data set {options.dataset!r} is not rendered; see docs/reproducing.md for where to get it")
+        raise InputError(
+            f"data set {options.dataset!r} is not rendered; 'fdta data get {options.dataset} SPLIT' gets it"
+        )
     if options.split not in dataset.splits:
         raise InputError(f"split {options.split!r}: {options.dataset} has {', '.join(dataset.splits)}")
     folder = options.root / options.dataset / options.split
@@ -36,12 +66,89 @@ def _render(options: argparse.Namespace) -> None:
     print(f"written: {folder}, {dataset.splits[options.split]} sequences")
 
 
+def _get(options: argparse.Namespace) -> None:
+    from fdta.data.acquire import get_split
+
+    source = _source(options, options.split)
+    print(f"{source.title}: {source.licence}")
+    folder = get_split(options.dataset, source, options.split, options.root, options.downloads)
+    print(f"whole: {folder}, {source.splits[options.split].sequences} sequences")
+
+
+def _import(options: argparse.Namespace) -> None:
+    from fdta.data.acquire import import_splits
+
+    source = _source(options, options.split)
+    folders = import_splits(options.dataset, source, options.path, options.root, options.split)
+    for split, folder in folders.items():
+        print(f"whole: {folder}, {source.splits[split].sequences} sequences")
+    left = [split for split in source.splits if split not in folders]
+    if options.split is None and left:
+        print(f"not taken: {', '.join(left)}")
+
+
+def _source(options: argparse.Namespace, split: str | None) -> Source:
+    """What the catalogue tells of a data set of the benchmark, or else of its entry of that name."""
+    params = Params(options.params, options.benchmark)
+    name = options.dataset
+    source = params.source(name) if name in params.benchmark.datasets else params.catalogue.get(name)
+    if source is None:
+        if name in params.benchmark.datasets and params.benchmark.dataset(name).render is not None:
+            raise InputError(f"data set {name!r} is rendered; 'fdta data render {name} SPLIT' draws it")
+        raise InputError(
+            f"data set {name!r} is not in the catalogue, which has {', '.join(params.catalogue)}; docs/datasets.md "
+            f"tells how to add it"
+        )
+    if split is not None and split not in source.splits:
+        raise InputError(f"split {split!r}: {name} has {', '.join(source.splits)}")
+    return source
+
+
 def _check(options: argparse.Namespace) -> None:
-    from fdta.data.motchallenge import check_split
+    from fdta.data.check import check_split, missing_sequences
 
     defects = 0
-    for report in check_split(options.folder):
-        print(report)
-        defects += len(report.defects)
+    source, folders = _splits_to_check(options)
+    for folder in folders:
+        published = source.splits.get(folder.name) if source else None
+        form = source.form if source else None
+        reports = check_split(folder, decode=options.decode, published=published, form=form)
+        for report in reports:
+            print(report)
+        found = sum(len(report.defects) for report in reports)
+        wrong = missing_sequences(len(reports), published) if published else None
+        counted = f"{len(reports)} sequences" if wrong is None else wrong
+        totals = [sum(getattr(report, name) for report in reports) for name in ("frames", "boxes", "identities")]
+        defects += found + (wrong is not None)
+        print(
+            f"{folder}: {counted}, {totals[0]} frames, {totals[1]} boxes, {totals[2]} identities; "
+            f"{found + (wrong is not None)} defects"
+        )
     if defects:
-        raise InputError(f"{options.folder}: {defects} defects, listed above; mend or remove these files")
+        raise InputError(f"{options.dataset}: {defects} defects, listed above; mend or remove these files")
+
+
+def _splits_to_check(options: argparse.Namespace) -> tuple[Source | None, list[Path]]:
+    """What the catalogue tells, if anything, and the folders of the splits."""
+    from fdta.data.check import split_folders
+
+    path = Path(options.dataset)
+    if path.is_dir() or path.name != options.dataset:
+        return None, split_folders(path, options.splits)
+    params = Params(options.params, options.benchmark)
+    source, known = None, params.catalogue.get(options.dataset)
+    if options.dataset in params.benchmark.datasets:
+        source, known = params.source(options.dataset), params.benchmark.dataset(options.dataset)
+    elif known is not None:
+        source = known
+    else:
+        names = ", ".join((*params.benchmark.datasets, *params.catalogue))
+        raise InputError(f"{options.dataset}: neither a folder nor a data set; these are {names}")
+    for split in options.splits:
+        if split not in known.splits:
+            raise InputError(f"split {split!r}: {options.dataset} has {', '.join(known.splits)}")
+    folders = [options.root / options.dataset / split for split in options.splits or known.splits]
+    present = folders if options.splits else [folder for folder in folders if folder.is_dir()]
+    if not present:
+        raise InputError(f"{options.root / options.dataset}: no split is there yet; 'fdta data get' gets them")
+    return source, present

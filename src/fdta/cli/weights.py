@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fdta.cli import add_params
 from fdta.errors import InputError
-from fdta.params import DETECTOR, Run
+from fdta.params import DETECTOR, Params, Run
 
 if TYPE_CHECKING:
     from fdta.model.published import Published
@@ -25,11 +26,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="class to keep of a detector of several: person, bird or a number; by default COCO's person",
     )
     read.set_defaults(call=_import)
+    get = actions.add_parser("get", help="download a published checkpoint of the catalogue")
+    get.add_argument("file", metavar="FILE", help="its name, for example r50_deformable_detr_coco.pth")
+    get.add_argument("--output", type=Path, metavar="FILE", help="where it goes (default: pretrained/FILE)")
+    add_params(get)
+    get.set_defaults(call=_get)
     write = actions.add_parser("export", help="make a checkpoint that the published code loads from one of ours")
     write.add_argument("weights", metavar="RUN", help="run (dance/full/seed-0, dance/detector) or checkpoint file")
     write.add_argument("--output", type=Path, required=True, metavar="FILE", help="checkpoint to write, a .pth file")
     write.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of models/")
     write.set_defaults(call=_export)
+
+
+def _get(options: argparse.Namespace) -> None:
+    from fdta.data.download import fetch
+
+    checkpoints = Params(options.params, options.benchmark).checkpoints
+    if options.file not in checkpoints:
+        raise InputError(f"{options.file}: not in the catalogue, which has {', '.join(checkpoints)}")
+    checkpoint = checkpoints[options.file]
+    print(f"{options.file}: {checkpoint.licence}")
+    output = options.output or Path("pretrained") / options.file
+    fetch(checkpoint, output, f"checkpoints/{options.file}")
+    print(f"whole: {output}")
 
 
 def _import(options: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import configparser
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -48,7 +48,7 @@ def read_boxes(path: Path, frames: int | None = None) -> Boxes:
         InputError: the file is missing or no text, or a line is malformed (wrong number of columns, not a number, frame
             number outside 1..`frames`, width or height not above 0, an identity twice in a frame).
     """
-    rows, defects = _parse_boxes(Path(path), frames)
+    rows, defects = parse_boxes(Path(path), frames)
     if defects:
         raise InputError(defects[0])
     return _sorted_boxes(rows)
@@ -97,7 +97,7 @@ class Sequence:
         """
         path = self.image_path(frame)
         image = decode_image(path, cv2.IMREAD_COLOR, "copy the sequence again")
-        self._check_size(path, image)
+        self.check_size(path, image.shape[1], image.shape[0])
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
     def depth(self, frame: int) -> np.ndarray:
@@ -108,7 +108,7 @@ class Sequence:
         Raises:
             InputError: the map is missing, broken, of another form, or of another size than the frame.
         """
-        path = self.folder / "depth" / f"{frame:08d}.png"
+        path = self.depth_path(frame)
         depth = decode_image(path, cv2.IMREAD_UNCHANGED, "make the depth maps of this split with 'fdta depth'")
         if depth.ndim == 3 and depth.dtype == np.uint8:
             depth = _without_colours(depth)
@@ -117,8 +117,12 @@ class Sequence:
                 f"{path}: depth maps are 8-bit grey images, or coloured by the map inferno; make them again with "
                 f"'fdta depth'"
             )
-        self._check_size(path, depth)
+        self.check_size(path, depth.shape[1], depth.shape[0])
         return depth
+
+    def depth_path(self, frame: int) -> Path:
+        """File of the depth map of frame `frame`, counted from 1."""
+        return self.folder / "depth" / f"{frame:08d}.png"
 
     def ground_truth(self) -> Boxes:
         """Boxes of gt/gt.txt.
@@ -128,20 +132,23 @@ class Sequence:
         """
         return read_boxes(self.folder / "gt" / "gt.txt", self.frames)
 
-    def _check_size(self, path: Path, image: np.ndarray) -> None:
-        height, width = image.shape[:2]
+    def check_size(self, path: Path, width: int, height: int) -> None:
+        """Refuse the image `path` of `width` x `height` pixels if the frames have another size.
+
+        Raises:
+            InputError: they have.
+        """
         if (width, height) != (self.width, self.height):
             raise InputError(
                 f"{path}: {width} x {height} pixels, but seqinfo.ini says {self.width} x {self.height}; mend either"
             )
 
 
-def read_sequence(folder: Path) -> Sequence:
-    """Read the seqinfo.ini of `folder` and check that an image file exists for every frame.
+def read_seqinfo(folder: Path) -> Sequence:
+    """What the seqinfo.ini of `folder` tells; the images are not looked at.
 
     Raises:
-        InputError: no such folder; seqinfo.ini is missing, malformed or says that the sequence is empty; there are no
-            images, or one is missing.
+        InputError: the file is missing, malformed or says that the sequence is empty.
     """
     folder = Path(folder)
     path = folder / "seqinfo.ini"
@@ -160,27 +167,39 @@ def read_sequence(folder: Path) -> Sequence:
         raise InputError(f"{path}: seqLength is {frames}, the sequence is empty; remove the folder {folder}")
     if width < 1 or height < 1 or not rate > 0:
         raise InputError(f"{path}: imWidth, imHeight and frameRate must be above 0; correct them")
-    image_folder = section.get("imDir", "img1")
-    images = folder / image_folder
-    names = _image_names(images)
+    return Sequence(folder.name, folder, frames, width, height, rate, image_folder=section.get("imDir", "img1"))
+
+
+def write_seqinfo(sequence: Sequence) -> None:
+    """Write the seqinfo.ini of `sequence`, whole or not at all."""
+    write_text(
+        sequence.folder / "seqinfo.ini",
+        f"[Sequence]\nname={sequence.name}\nimDir={sequence.image_folder}\nframeRate={sequence.rate:g}\n"
+        f"seqLength={sequence.frames}\nimWidth={sequence.width}\nimHeight={sequence.height}\n"
+        f"imExt={sequence.image_extension}\n",
+    )
+
+
+def read_sequence(folder: Path) -> Sequence:
+    """Read the seqinfo.ini of `folder` and check that an image file exists for every frame.
+
+    Raises:
+        InputError: no such folder; seqinfo.ini is missing, malformed or says that the sequence is empty; there are no
+            images, or one is missing.
+    """
+    told = read_seqinfo(folder)
+    images = told.folder / told.image_folder
+    names = image_names(images)
     first = names.get(1) or next(iter(names.values()), None)
     if first is None:
         raise InputError(f"{images}: no images; expected files such as {'1'.zfill(8)}.jpg, one a frame")
-    sequence = Sequence(
-        name=folder.name,
-        folder=folder,
-        frames=frames,
-        width=width,
-        height=height,
-        rate=rate,
-        image_folder=image_folder,
-        image_digits=len(Path(first).stem),
-        image_extension=Path(first).suffix,
-    )
-    for frame in range(1, frames + 1):
+    sequence = replace(told, image_digits=len(Path(first).stem), image_extension=Path(first).suffix)
+    for frame in range(1, sequence.frames + 1):
         expected = sequence.image_path(frame)
         if names.get(frame) != expected.name:
-            raise InputError(f"{expected}: frame {frame} of {frames} is missing; copy it, or correct seqLength")
+            raise InputError(
+                f"{expected}: frame {frame} of {sequence.frames} is missing; copy it, or correct seqLength"
+            )
     return sequence
 
 
@@ -190,34 +209,7 @@ def read_split(folder: Path) -> list[Sequence]:
     Raises:
         InputError: there is no such folder, it holds no sequence, or one of them cannot be read.
     """
-    return [read_sequence(path) for path in _sequence_folders(Path(folder))]
-
-
-@dataclass
-class SequenceReport:
-    """What `check_split` found in one sequence; as text a line, and one more for each defect."""
-
-    name: str
-    frames: int = 0
-    boxes: int = 0
-    identities: int = 0
-    ground_truth: bool = False
-    """Whether there is a gt.txt. Test splits may have none."""
-    defects: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        found = f"{self.boxes} boxes of {self.identities} identities" if self.ground_truth else "no ground truth"
-        verdict = f"{len(self.defects)} defects" if self.defects else "whole"
-        return "\n  ".join([f"{self.name}: {self.frames} frames, {found}, {verdict}", *self.defects])
-
-
-def check_split(folder: Path) -> list[SequenceReport]:
-    """Decode every image and depth map and read every ground-truth line of `folder`; all defects, by sequence.
-
-    Raises:
-        InputError: there is no such folder, or it holds no sequence.
-    """
-    return [_check_sequence(path) for path in _sequence_folders(Path(folder))]
+    return [read_sequence(path) for path in sequence_folders(Path(folder))]
 
 
 def decode_image(path: Path, flags: int, remedy: str) -> np.ndarray:
@@ -244,8 +236,8 @@ _SEQINFO = "[Sequence] and the keys name, imDir, frameRate, seqLength, imWidth, 
 _Row = tuple[int, int, float, float, float, float, float]
 
 
-def _parse_boxes(path: Path, frames: int | None) -> tuple[list[_Row], list[str]]:
-    """Good rows of a file, and one line for each bad one."""
+def parse_boxes(path: Path, frames: int | None) -> tuple[list[_Row], list[str]]:
+    """Good rows (frame, identity, x, y, w, h, score) of a gt.txt or track file, and one line for each bad one."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -310,44 +302,28 @@ def _without_colours(image: np.ndarray) -> np.ndarray | None:
     return found.astype(np.uint8) if (codes[found] == colours).all() else None
 
 
-def _image_names(folder: Path) -> dict[int, str]:
+def is_image_name(path: Path) -> bool:
+    """Whether the file `path` has the name of a frame: a number, and the extension of an image."""
+    return path.suffix.lower() in IMAGE_EXTENSIONS and path.stem.isdecimal()
+
+
+def image_names(folder: Path) -> dict[int, str]:
     """File name of each numbered image of `folder`, in order."""
     if not folder.is_dir():
         return {}
-    paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_EXTENSIONS and path.stem.isdecimal()]
+    paths = [path for path in folder.iterdir() if is_image_name(path)]
     return {int(path.stem): path.name for path in sorted(paths)}
 
 
-def _sequence_folders(folder: Path) -> list[Path]:
+def sequence_folders(folder: Path) -> list[Path]:
+    """Folders in the split `folder`, sorted by name; those whose name starts with a dot are left out.
+
+    Raises:
+        InputError: there is no such folder, or it holds none.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected a split, a folder with one folder a sequence")
     paths = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not paths:
         raise InputError(f"{folder}: no sequence; expected one folder a sequence, each with img1/ and seqinfo.ini")
     return paths
-
-
-def _check_sequence(folder: Path) -> SequenceReport:
-    report = SequenceReport(folder.name)
-    gt_path = folder / "gt" / "gt.txt"
-    try:
-        sequence = read_sequence(folder)
-    except InputError as error:
-        report.defects.append(str(error))
-    else:
-        report.frames = sequence.frames
-        readers = [sequence.image] + [sequence.depth] * (folder / "depth").is_dir()
-        for frame in range(1, sequence.frames + 1):
-            for read in readers:
-                try:
-                    read(frame)
-                except InputError as error:
-                    report.defects.append(str(error))
-    if gt_path.exists():
-        rows, defects = _parse_boxes(gt_path, report.frames or None)
-        report.ground_truth = True
-        report.boxes, report.identities = len(rows), len({row[1] for row in rows})
-        report.defects += defects
-        if not rows and not defects:
-            report.defects.append(f"{gt_path}: no box; write the annotation, or remove the file")
-    return report

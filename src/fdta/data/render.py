@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from fdta.data.figures import ATTRIBUTES
+from fdta.data.motchallenge import Sequence, write_seqinfo
 from fdta.data.scenes import Scene, choreograph
 from fdta.errors import InputError
 from fdta.files import whole_folder, write_json, write_text
@@ -162,10 +163,7 @@ def _write_sequence(folder: Path, name: str, settings: RenderSettings, scene: Sc
         share = painting.visibility[frame, figure]
         lines.append(f"{frame + 1},{figure + 1},{x:.2f},{y:.2f},{w:.2f},{h:.2f},1,1,{share:.3f}\n")
     (folder / "gt" / "gt.txt").write_text("".join(lines))
-    (folder / "seqinfo.ini").write_text(
-        f"[Sequence]\nname={name}\nimDir=img1\nframeRate={RATE}\nseqLength={settings.frames}\n"
-        f"imWidth={settings.width}\nimHeight={settings.height}\nimExt=.jpg\n"
-    )
+    write_seqinfo(Sequence(name, folder, settings.frames, settings.width, settings.height, RATE))
     attributes = {str(i + 1): scene.costumes.attributes(i) for i in range(scene.inverse_depth.shape[1])}
     write_json(folder / "attributes.json", attributes)
     np.savez_compressed(folder / "truth" / "depth.npz", inverse_depth=painting.inverse_depth)
