@@ -1,0 +1,173 @@
+"""The paper's benchmark on miniature archives of the published form, served on loopback: from nothing to the tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import subprocess
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from loopback import Loopback, serving
+from published_forms import write_published_archives
+from test_smoke import ENVIRONMENT, ROOT
+
+from fdta.depth.video_depth_anything import VideoDepthAnything
+from fdta.model.detector import DeformableDetector
+from fdta.model.weights import to_published
+from fdta.params import BackboneSettings, DetectorSettings, SpatialSettings
+
+DETECTOR = {"width": 32, "encoder_layers": 1, "decoder_layers": 2, "feedforward": 32, "queries": 10}
+BACKBONE = {"stem_width": 8, "widths": [8, 8, 16, 16], "blocks": [1, 1, 1, 1]}
+SETTINGS = {
+    "history": 4,
+    "backbone": BACKBONE,
+    "detector": DETECTOR,
+    "spatial": {"feedforward": 32},
+    "temporal": {"layers": 1, "feedforward": 32},
+    "association": {"labels": 6, "label_width": 32, "layers": 1, "heads": 4},
+    "augmentation": {"short_sides": [64], "long_side": 96, "crop_resize": [70], "crop_sides": [48, 60]},
+    "clip": {"intervals": [1, 1], "groups": 2},
+    "detector_training": {"epochs": 1, "clips_per_epoch": 4, "batch": 2, "gradient_frames": 1},
+    "training": {"epochs": 1, "clips_per_epoch": 2, "milestones": [], "gradient_frames": 2},
+    "tracker": {
+        "short_side": 64,
+        "long_side": 96,
+        "detection_threshold": 0.005,
+        "newborn_threshold": 0.005,
+        "record_threshold": 0.001,
+    },
+}
+ROWS = {
+    "table-1": {"bytetrack": "bytetrack", "motip": "base", "ours": "full", "ours-extra": "full-extra-data"},
+    "table-2": {"ours": "full"},
+    "table-3": {"oc-sort": "oc-sort", "ours": "full"},
+    "table-4": {"base": "base", "full": "full"},
+}
+
+
+def snakemake(folder: Path, *arguments: str, params: Path) -> subprocess.CompletedProcess[str]:
+    command = ["snakemake", "--cores", "2", "--directory", str(folder), "--snakefile", str(ROOT / "Snakefile")]
+    command += [*arguments, "--config", "benchmark=paper", f"params={params}"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=ENVIRONMENT, timeout=900)
+
+
+def write_checkpoints(folder: Path) -> None:
+    """A Deformable DETR of COCO's 91 classes and Video Depth Anything, in the published form."""
+    torch.manual_seed(0)
+    backbone = BackboneSettings(**{name: tuple(size) if isinstance(size, list) else size for name, size in BACKBONE.items()})
+    detector = DeformableDetector(backbone, DetectorSettings(classes=91, **DETECTOR), SpatialSettings(enabled=False))
+    state = to_published({f"detector.{name}": tensor for name, tensor in detector.state_dict().items()})
+    alone = {name.removeprefix("detr."): tensor for name, tensor in state.items()}
+    torch.save({"model": alone, "epoch": 49}, folder / "r50_deformable_detr_coco.pth")
+    torch.save(VideoDepthAnything("small").state_dict(), folder / "video_depth_anything_vits.pth")
+
+
+def miniature_params(served: Path, url: str) -> dict[str, Any]:
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw |= write_published_archives(served, url, sequences=2, frames=8)
+    raw["catalogue"]["checkpoints"] = {
+        name: {"url": f"{url}/{name}", "licence": "none"}
+        for name in ("r50_deformable_detr_coco.pth", "video_depth_anything_vits.pth")
+    }
+    paper = raw["benchmarks"]["paper"]
+    paper |= {"gpus": 0, "settings": SETTINGS}
+    for data in paper["datasets"].values():
+        data |= {"teacher_size": "small", "teacher_weights": "pretrained/video_depth_anything_vits.pth"}
+        data |= {"teacher_input_size": 28, "overrides": {}}
+    raw["tables"] = {name: raw["tables"][name] | {"rows": rows} for name, rows in ROWS.items()}
+    return raw
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
+    with serving(tmp_path_factory.mktemp("served")) as loopback:
+        yield loopback
+
+
+@pytest.fixture(scope="module")
+def workspace(server: Loopback, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the whole workflow ran once."""
+    folder = tmp_path_factory.mktemp("paper")
+    write_checkpoints(server.folder)
+    (folder / "params.yaml").write_text(yaml.safe_dump(miniature_params(server.folder, server.url), sort_keys=False))
+    result = snakemake(folder, "results/tables.md", params=folder / "params.yaml")
+    logs = "\n".join(f"{path}:\n{path.read_text()[-800:]}" for path in sorted(folder.glob("logs/**/*.log")))
+    assert result.returncode == 0, result.stderr[-3000:] + logs[-6000:]
+    return folder
+
+
+def test_the_paper_is_planned_without_data(tmp_path: Path):
+    result = snakemake(tmp_path, "-n", "results/tables.md", params=ROOT / "params.yaml")
+    assert result.returncode == 0, result.stderr[-2000:]
+    planned = dict(re.findall(r"^(\w+) +(\d+)$", result.stdout + result.stderr, re.MULTILINE))
+    assert (planned["get_data"], planned["get_weights"], planned["train_detector"]) == ("9", "2", "3")
+    assert {"depth", "train", "track", "score", "submission", "speed", "tables"} <= planned.keys()
+    assert not any((tmp_path / name).exists() for name in ("data", "downloads", "pretrained"))
+
+
+def test_every_data_set_reaches_its_table(workspace: Path):
+    text = (workspace / "results/tables.md").read_text()
+    assert "DanceTrack, SportsMOT and BFT with the paper's settings" in text
+    assert "Not measured yet" not in text and "Not scored on all" not in text
+    for name, rows in ROWS.items():
+        records = {row["row"]: row for row in csv.DictReader((workspace / f"results/tables/{name}.csv").open())}
+        assert all(records[row]["HOTA_here"] for row in rows), name
+    places = {row["dataset"]: row["scored_on"] for name in ("table-1", "table-2", "table-3") for row in
+              csv.DictReader((workspace / f"results/tables/{name}.csv").open()) if row["dataset"]}
+    assert places == {"dancetrack": "val", "sportsmot": "val", "bft": "test"}
+
+
+def test_data_have_our_form(workspace: Path):
+    for dataset in ("dancetrack", "sportsmot", "bft"):
+        result = subprocess.run(
+            ["fdta", "data", "check", dataset, "--decode", "--benchmark", "paper"],
+            cwd=workspace, capture_output=True, text=True, env=ENVIRONMENT,
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+    assert len(list(workspace.glob("data/sportsmot/train/*/depth/*.png"))) == 16
+
+
+def test_submissions_hold_every_test_sequence(workspace: Path):
+    for dataset, folder in (("dancetrack", "tracker/"), ("sportsmot", "")):
+        sequences = sorted(path.name for path in (workspace / "data" / dataset / "test").iterdir())
+        with zipfile.ZipFile(workspace / f"results/submissions/{dataset}/full/seed-0.zip") as archive:
+            assert sorted(archive.namelist()) == [f"{folder}{name}.txt" for name in sequences]
+            assert archive.read(f"{folder}{sequences[0]}.txt") == (
+                workspace / f"tracks/{dataset}/full/seed-0/test/{sequences[0]}.txt"
+            ).read_bytes()
+    assert not (workspace / "results/submissions/bft").exists()
+
+
+def test_depth_cost_is_told(workspace: Path):
+    rows = list(csv.DictReader((workspace / "results/tables/depth-cost.csv").open()))
+    assert [row["dataset"] for row in rows] == ["dancetrack", "sportsmot", "bft"]
+    assert all(float(row["gigabytes_here"]) >= 0 and row["sequences"] == "2" and row["own_maps"] == "0" for row in rows)
+
+
+def test_detector_starts_from_the_published_one(workspace: Path):
+    settings = json.loads((workspace / "settings/bft/detector.json").read_text())
+    assert (settings["start"], settings["class"]) == ("pretrained/r50_deformable_detr_coco.pth", 15)
+
+
+def test_nothing_is_fetched_or_done_twice(workspace: Path, server: Loopback):
+    asked = len(server.requests)
+    result = snakemake(workspace, "results/tables.md", params=workspace / "params.yaml")
+    assert "Nothing to be done" in result.stdout + result.stderr
+    assert len(server.requests) == asked
+
+
+def test_a_servers_score_renews_the_tables_alone(workspace: Path):
+    (workspace / "server-scores.yaml").write_text(
+        "dancetrack/full/seed-0: {HOTA: 71.7, IDF1: 77.2, AssA: 63.5, MOTA: 91.3, DetA: 81.0}\n"
+    )
+    result = snakemake(workspace, "results/tables.md", params=workspace / "params.yaml")
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert set(re.findall(r"^(?:local)?rule (\w+):", result.stdout + result.stderr, re.MULTILINE)) == {"tables"}
+    assert "`full` †" in (workspace / "results/tables.md").read_text()
