@@ -104,6 +104,8 @@ class Row:
     """The split of our scores; empty: cited only."""
     by_server: bool
     """Whether a server scored it."""
+    mark: str
+    """What the table adds to the run: a dagger for a server's score, ‡ for one that waits for the server."""
 
 
 @dataclass(frozen=True)
@@ -233,13 +235,14 @@ class Results:
             return False
         return self.benchmark.dataset(dataset).test_split in self.params.settings(dataset, measured_by).training_splits
 
-    def scored_on(self, dataset: str | None, measured_by: str | None) -> tuple[str, bool]:
-        """The split of the scores, and whether a server gave them."""
+    def scored_on(self, dataset: str | None, measured_by: str | None) -> tuple[str, bool, str]:
+        """The split of the scores, whether a server gave them, and their mark."""
         if dataset is None or measured_by is None:
-            return "", False
-        by_server = bool(self.server_scores(dataset, measured_by))
-        split = self.params.submission_split(dataset) if by_server else self.benchmark.dataset(dataset).test_split
-        return split or "", by_server
+            return "", False, ""
+        submitted, here = self.params.submission_split(dataset), self.benchmark.dataset(dataset).test_split
+        if submitted and self.server_scores(dataset, measured_by):
+            return submitted, True, " †"
+        return here, False, " ‡" if submitted else ""
 
     def frames(self, dataset: str) -> int | None:
         """Frames of the test split; None where it is neither rendered nor here in full."""
@@ -371,8 +374,8 @@ def _section(results: Results, table: PaperTable, name: str, rows: list[Row]) ->
         place = place if dataset == settings.dataset else f"Paper: {settings.dataset}, test. {place}"
         if submitted := results.params.submission_split(dataset):
             place += (
-                f" A server keeps the ground truth of {submitted}: rows marked † are its scores of {submitted}, all"
-                f" others are of {data.test_split}."
+                f" A server keeps the ground truth of {submitted}: rows marked † are its scores of {submitted}, rows"
+                f" marked ‡ wait for it and are scored here on {data.test_split}."
             )
         below += _other_submissions(results, dataset, settings.rows.values())
         below += [
@@ -403,7 +406,7 @@ def _layout(table: PaperTable, rows: list[Row]) -> str:
         if row.paper.group != group:
             group = row.paper.group
             cells.append([f"*{group}*"] + [""] * (len(header) - 1))
-        line = [row.paper.label, f"`{row.measured_by}`{' †' * row.by_server}" if row.measured_by else "cited"]
+        line = [row.paper.label, f"`{row.measured_by}`{row.mark}" if row.measured_by else "cited"]
         for metric in table.metrics:
             here = _number(metric, row.here[metric]) if row.measured_by else ""
             line += [_text(metric, row.paper.values[metric]), f"**{here}**" if (row.key, metric) in best else here]
