@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fdta.catalogue import Place, Source
+from fdta.catalogue import Source
 from fdta.data.archives import is_archive, unpack
 from fdta.data.check import check_split, missing_sequences
 from fdta.data.convert import Published, is_part_of
@@ -121,9 +121,8 @@ def _take(name: str, source: Source, split: str, path: Path, target: Path, check
     if not archives:
         raise InputError(f"{path}: {_expected(source, [split])}")
     for archive in archives:
-        place = source.archives.get(archive.name, Place(drive_folder=archive.stem))
-        if place.drive_folder is None:
-            checksums.check(archive, f"{name}/{archive.name}", place)
+        if archive.name in source.archives:
+            checksums.check(archive, f"{name}/{archive.name}", source.archives[archive.name], record=False)
     with _scratch(target) as scratch:
         trees = _unpacked(archives, source, split, scratch)
         _convert(source, split, Published(source, split, trees), target, str(path))

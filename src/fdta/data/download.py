@@ -57,7 +57,7 @@ class Checksums:
     def __init__(self, path: Path = CHECKSUMS) -> None:
         self.path = Path(path)
 
-    def check(self, file: Path, key: str, place: Place | None = None, called: Path | None = None) -> None:
+    def check(self, file: Path, key: str, place: Place, called: Path | None = None, record: bool = True) -> None:
         """Compare `file` with what `place` or the record tells under `key`; record what neither knows.
 
         Args:
@@ -65,20 +65,23 @@ class Checksums:
             key: its name in the record, ``DATASET/ARCHIVE``.
             place: what the catalogue tells.
             called: path for messages, by default `file`.
+            record: whether to record; not what came from elsewhere.
 
         Raises:
             InputError: it is another file.
         """
         size = file.stat().st_size
         recorded = self._read().get(key, {})
-        known_size = (place.size if place else None) or recorded.get("bytes")
-        known_digest = (place.sha256 if place else None) or recorded.get("sha256")
-        told_by = "the catalogue" if place and place.sha256 else str(self.path)
+        known_size = place.size or recorded.get("bytes")
+        known_digest = place.sha256 or recorded.get("sha256")
+        told_by = "the catalogue" if place.sha256 else str(self.path)
+        if known_digest is None and not record:
+            return
         if known_size is not None and size != known_size:
             raise InputError(f"{called or file}: {size} bytes instead of the {known_size} that {told_by} tells")
         digest = _digest(file)
         if known_digest is None:
-            self._record(key, {"bytes": size, "sha256": digest} | ({"from": str(place)} if place else {}))
+            self._record(key, {"bytes": size, "sha256": digest, "from": str(place)})
         elif digest != known_digest:
             raise InputError(
                 f"{called or file}: another file than {told_by} tells (SHA-256 {digest[:12]}... instead of "
