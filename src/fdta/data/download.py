@@ -344,6 +344,11 @@ def _from_drive(identifier: str, path: Path, patience: Patience) -> Path:
     import gdown
 
     arrived = path.with_name(path.name + ".drive")
+
+    def advance(done: int, total: int | None) -> None:
+        check_room(path.parent, (total or done) - done, path.name)
+        progress.reach(done, total)
+
     if not arrived.is_file():
         with _drive_errors(f"https://drive.google.com/file/d/{identifier}", path), _Progress(path.name) as progress:
             gdown.download(
@@ -354,7 +359,7 @@ def _from_drive(identifier: str, path: Path, patience: Patience) -> Path:
                 resume=True,
                 timeout=patience.timeout,
                 retries=patience.attempts - 1,
-                progress=progress.reach,
+                progress=advance,
             )
     return arrived
 
