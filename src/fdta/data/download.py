@@ -376,7 +376,8 @@ def _fetch_drive_folder(place: Place, folder: Path, key: str, checksums: Checksu
             _check_or_remove(checksums, folder / name, f"{key}/{name}", place, folder / name)
         return
     _LOG.info("%s: downloading from %s", folder, place)
-    with _drive_errors(str(place), folder):
+    # By hand the files may go anywhere but here: only a listed folder is known to be whole.
+    with _drive_errors(str(place), Path("any folder")):
         files = gdown.download_folder(
             id=place.drive_folder,
             output=str(folder),
@@ -388,9 +389,9 @@ def _fetch_drive_folder(place: Place, folder: Path, key: str, checksums: Checksu
     names = [file.path for file in files]
     for name in names:
         if not is_inside(name):
-            raise InputError(f"{place}: it lists the file {name!r}, which would leave its folder; {_by_hand(folder)}")
+            raise InputError(f"{place}: it lists the file {name!r}, which would leave its folder; do not use it")
     if not names:
-        raise InputError(f"{place}: no files are listed there; {_by_hand(folder)}")
+        raise InputError(f"{place}: no files are listed there; correct the id in the catalogue")
     for file in files:
         fetch(Place(drive=file.id), folder / file.path, f"{key}/{file.path}", checksums, patience)
     write_json(listing, names)
@@ -413,12 +414,14 @@ def _drive_errors(where: str, path: Path) -> Iterator[None]:
 
 
 def _by_hand(path: Path) -> str:
-    return f"download it by hand to {path} (a data set: 'fdta data import' takes what you have)"
+    return f"download it by hand to {path} (a data set: 'fdta data import' takes it from anywhere)"
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what `error` says, shortened."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """What `error` says, in one short line: of the errors of a connection, the innermost."""
+    cause = getattr(error.args[0], "reason", None) if error.args else None
+    text = str(error) if cause is None else str(cause).rpartition(": ")[2]
+    text = " ".join(text.split()) or type(error).__name__
     return text if len(text) <= 160 else text[:157] + "..."
 
 
