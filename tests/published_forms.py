@@ -25,7 +25,6 @@ def write_published_archives(
     Every split has `sequences` sequences (an even number). The entries are the shipped ones but for the places and the
     numbers of sequences, and for BFT, whose Drive folder is a zip archive here.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     for number, files in enumerate(published_files(sequences, frames, width, height).values()):
         for archive, members in files.items():
             write_archive(folder / archive, members, added=number < 2)
@@ -69,6 +68,7 @@ def published_files(
 
 def write_archive(path: Path, members: dict[str, bytes], added: bool = False) -> None:
     """Write a zip or tar archive; `added` puts in the files that a Mac adds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     extra = {"__MACOSX/._x": b"mac"} if path.suffix == ".zip" else {}
     for name in list(members)[:3] if path.suffix == ".tar" else []:
         head, _, tail = name.rpartition("/")

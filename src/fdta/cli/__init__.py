@@ -75,6 +75,12 @@ def main(arguments: list[str] | None = None) -> int:
         place = error.filename2 or error.filename or "the output folder"
         print(f"fdta: {place}: {error.strerror}; {REMEDIES[error.errno]}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        package = (error.name or "fdta").split(".")[0]
+        if package == "fdta":
+            raise
+        print(f"fdta: this needs the package {package}; give pip install 'fdta[pipeline]'", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("fdta: stopped; what was finished is kept", file=sys.stderr)
         return 130

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fdta.catalogue import Place, Source
+from fdta.catalogue import Source
 from fdta.data.archives import is_archive, unpack
 from fdta.data.check import check_split, missing_sequences
 from fdta.data.convert import Published, is_part_of
@@ -44,7 +44,7 @@ def get_split(
             sequences than the catalogue tells, or defects.
     """
     target = root / name / split
-    with locked(target):
+    with _held(target):
         if seqmap_path(target).is_file():
             return target
         if not target.exists():
@@ -78,7 +78,7 @@ def import_splits(
     taken: dict[str, Path] = {}
     for each in source.splits if split is None else (split,):
         target = root / name / each
-        with locked(target):
+        with _held(target):
             if target.exists():
                 if split is not None or not seqmap_path(target).is_file():
                     raise InputError(f"{target}: is there already; remove it first, or 'fdta data get {name} {each}'")
@@ -121,9 +121,8 @@ def _take(name: str, source: Source, split: str, path: Path, target: Path, check
     if not archives:
         raise InputError(f"{path}: {_expected(source, [split])}")
     for archive in archives:
-        place = source.archives.get(archive.name, Place(drive_folder=archive.stem))
-        if place.drive_folder is None:
-            checksums.check(archive, f"{name}/{archive.name}", place)
+        if archive.name in source.archives:
+            checksums.check(archive, f"{name}/{archive.name}", source.archives[archive.name], record=False)
     with _scratch(target) as scratch:
         trees = _unpacked(archives, source, split, scratch)
         _convert(source, split, Published(source, split, trees), target, str(path))
@@ -188,10 +187,19 @@ def _verify(source: Source, split: str, target: Path) -> None:
 
 
 @contextmanager
+def _held(target: Path) -> Iterator[None]:
+    """Hold the lock of the split `target`, and remove what a killed call left beside it."""
+    with locked(target):
+        for left in target.parent.glob(f".{target.name}.*"):
+            if left.is_dir():
+                shutil.rmtree(left)
+        yield
+
+
+@contextmanager
 def _scratch(target: Path) -> Iterator[Path]:
-    """A folder beside `target`, so that files are linked from it; what a killed call left there is removed."""
+    """A temporary folder beside `target`, so that files are linked from it."""
     folder = target.with_name(f".{target.name}.unpacked")
-    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
         yield folder

@@ -57,7 +57,7 @@ class Checksums:
     def __init__(self, path: Path = CHECKSUMS) -> None:
         self.path = Path(path)
 
-    def check(self, file: Path, key: str, place: Place | None = None, called: Path | None = None) -> None:
+    def check(self, file: Path, key: str, place: Place, called: Path | None = None, record: bool = True) -> None:
         """Compare `file` with what `place` or the record tells under `key`; record what neither knows.
 
         Args:
@@ -65,20 +65,23 @@ class Checksums:
             key: its name in the record, ``DATASET/ARCHIVE``.
             place: what the catalogue tells.
             called: path for messages, by default `file`.
+            record: whether to record; not what came from elsewhere.
 
         Raises:
             InputError: it is another file.
         """
         size = file.stat().st_size
         recorded = self._read().get(key, {})
-        known_size = (place.size if place else None) or recorded.get("bytes")
-        known_digest = (place.sha256 if place else None) or recorded.get("sha256")
-        told_by = "the catalogue" if place and place.sha256 else str(self.path)
+        known_size = place.size or recorded.get("bytes")
+        known_digest = place.sha256 or recorded.get("sha256")
+        told_by = "the catalogue" if place.sha256 else str(self.path)
+        if known_digest is None and not record:
+            return
         if known_size is not None and size != known_size:
             raise InputError(f"{called or file}: {size} bytes instead of the {known_size} that {told_by} tells")
         digest = _digest(file)
         if known_digest is None:
-            self._record(key, {"bytes": size, "sha256": digest} | ({"from": str(place)} if place else {}))
+            self._record(key, {"bytes": size, "sha256": digest, "from": str(place)})
         elif digest != known_digest:
             raise InputError(
                 f"{called or file}: another file than {told_by} tells (SHA-256 {digest[:12]}... instead of "
@@ -341,6 +344,11 @@ def _from_drive(identifier: str, path: Path, patience: Patience) -> Path:
     import gdown
 
     arrived = path.with_name(path.name + ".drive")
+
+    def advance(done: int, total: int | None) -> None:
+        check_room(path.parent, (total or done) - done, path.name)
+        progress.reach(done, total)
+
     if not arrived.is_file():
         with _drive_errors(f"https://drive.google.com/file/d/{identifier}", path), _Progress(path.name) as progress:
             gdown.download(
@@ -351,7 +359,7 @@ def _from_drive(identifier: str, path: Path, patience: Patience) -> Path:
                 resume=True,
                 timeout=patience.timeout,
                 retries=patience.attempts - 1,
-                progress=progress.reach,
+                progress=advance,
             )
     return arrived
 
@@ -368,7 +376,8 @@ def _fetch_drive_folder(place: Place, folder: Path, key: str, checksums: Checksu
             _check_or_remove(checksums, folder / name, f"{key}/{name}", place, folder / name)
         return
     _LOG.info("%s: downloading from %s", folder, place)
-    with _drive_errors(str(place), folder):
+    # By hand the files may go anywhere but here: only a listed folder is known to be whole.
+    with _drive_errors(str(place), Path("any folder")):
         files = gdown.download_folder(
             id=place.drive_folder,
             output=str(folder),
@@ -380,9 +389,9 @@ def _fetch_drive_folder(place: Place, folder: Path, key: str, checksums: Checksu
     names = [file.path for file in files]
     for name in names:
         if not is_inside(name):
-            raise InputError(f"{place}: it lists the file {name!r}, which would leave its folder; {_by_hand(folder)}")
+            raise InputError(f"{place}: it lists the file {name!r}, which would leave its folder; do not use it")
     if not names:
-        raise InputError(f"{place}: no files are listed there; {_by_hand(folder)}")
+        raise InputError(f"{place}: no files are listed there; correct the id in the catalogue")
     for file in files:
         fetch(Place(drive=file.id), folder / file.path, f"{key}/{file.path}", checksums, patience)
     write_json(listing, names)
@@ -405,12 +414,14 @@ def _drive_errors(where: str, path: Path) -> Iterator[None]:
 
 
 def _by_hand(path: Path) -> str:
-    return f"download it by hand to {path} (a data set: 'fdta data import' takes what you have)"
+    return f"download it by hand to {path} (a data set: 'fdta data import' takes it from anywhere)"
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what `error` says, shortened."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """What `error` says, in one short line: of the errors of a connection, the innermost."""
+    cause = getattr(error.args[0], "reason", None) if error.args else None
+    text = str(error) if cause is None else str(cause).rpartition(": ")[2]
+    text = " ".join(text.split()) or type(error).__name__
     return text if len(text) <= 160 else text[:157] + "..."
 
 
