@@ -200,7 +200,7 @@ def test_data_check_lists_every_defect(root, capsys):
 
 def test_depth_of_another_size(root, capsys):
     _make_detector(root)
-    for path in (root / "data/smoke-dance/train").glob("*/depth/*.png"):
+    for path in (root / "data/smoke-dance/depth/train").glob("*/*.png"):
         cv2.imwrite(str(path), np.zeros((5, 5), np.uint8))
     assert _train(root) == 2
     _refused(capsys, "depth", "5 x 5 pixels")

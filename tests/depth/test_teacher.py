@@ -61,9 +61,9 @@ def test_maps_are_the_videos_depth_by_its_maximum(split, weights) -> None:
     maps = np.stack([sequence.depth(frame) for frame in (1, 2, 3)])
     assert maps.max() == 255 and maps.std() > 0
     assert np.abs(maps - depth / depth.max() * 255).max() < 0.7  # rounding, and half precision
-    assert costs["a"]["bytes"] == sum(path.stat().st_size for path in (split / "a/depth").glob("*.png"))
+    assert costs["a"]["bytes"] == sum(path.stat().st_size for path in (split.parent / "depth/train/a").glob("*.png"))
     assert costs["a"]["seconds"] > 0
-    assert sorted(path.name for path in (split / "a").iterdir()) == ["depth", "img1", "seqinfo.ini"]
+    assert sorted(path.name for path in (split / "a").iterdir()) == ["img1", "seqinfo.ini"]
 
 
 def test_a_killed_run_goes_on_with_the_next_sequence(split, weights, monkeypatch) -> None:
@@ -82,7 +82,7 @@ def test_a_killed_run_goes_on_with_the_next_sequence(split, weights, monkeypatch
     monkeypatch.setattr(teacher._Estimator, "_make", stop_at_b)
     with pytest.raises(KeyboardInterrupt):
         make_depth(split, TEACHER, "small", weights)
-    seconds = json.loads((split / "a/depth/teacher.json").read_text())["seconds"]
+    seconds = json.loads((split.parent / "depth/train/a/teacher.json").read_text())["seconds"]
     monkeypatch.setattr(teacher._Estimator, "_make", count)
     costs = make_depth(split, TEACHER, "small", weights)
     assert made == ["b"]

@@ -131,7 +131,7 @@ def test_data_have_our_form(workspace: Path):
             cwd=workspace, capture_output=True, text=True, env=ENVIRONMENT,
         )
         assert result.returncode == 0, result.stdout + result.stderr
-    assert len(list(workspace.glob("data/sportsmot/train/*/depth/*.png"))) == 16
+    assert len(list(workspace.glob("data/sportsmot/depth/train/*/*.png"))) == 16
 
 
 def test_submissions_hold_every_test_sequence(workspace: Path):

@@ -11,7 +11,7 @@ from fdta.params import Params
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description += (
-        "\nWrites data/DATASET/SPLIT/SEQUENCE/depth/%08d.png: 8-bit, larger is nearer. Video Depth Anything leaves"
+        "\nWrites data/DATASET/depth/SPLIT/SEQUENCE/%08d.png: 8-bit, larger is nearer. Video Depth Anything leaves"
         "\nsequences alone that have their maps."
     )
     parser.add_argument("dataset", help="data set of the benchmark, for example dance")

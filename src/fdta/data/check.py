@@ -140,7 +140,7 @@ def _check_sequence(folder: Path, decode: bool, form: Form) -> SequenceReport:
         report.images = bool(names)
         if names:
             report.defects += _image_defects(sequence, names, decode, form)
-        if (folder / "depth").is_dir():
+        if sequence.depth_folder.is_dir():
             report.defects += _depth_defects(sequence, decode)
     path = folder / "gt" / "gt.txt"
     if path.exists():

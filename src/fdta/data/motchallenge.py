@@ -122,7 +122,20 @@ class Sequence:
 
     def depth_path(self, frame: int) -> Path:
         """File of the depth map of frame `frame`, counted from 1."""
-        return self.folder / "depth" / f"{frame:08d}.png"
+        return self.depth_folder / f"{frame:08d}.png"
+
+    @property
+    def depth_folder(self) -> Path:
+        """Folder of the depth maps: ``depth/`` in the sequence, where the user's own lie, else that of `fdta depth`."""
+        own = self.folder / "depth"
+        return own if own.is_dir() else self.made_depth_folder
+
+    @property
+    def made_depth_folder(self) -> Path:
+        """Folder of the depth maps that `fdta depth` makes, apart from the data that they are made of:
+        ``DATASET/depth/SPLIT/SEQUENCE`` for ``DATASET/SPLIT/SEQUENCE``."""
+        split = self.folder.absolute().parent
+        return split.parent / "depth" / split.name / self.name
 
     def ground_truth(self) -> Boxes:
         """Boxes of gt/gt.txt.

@@ -37,7 +37,7 @@ def make_depth(
     device: torch.device | None = None,
     input_size: int = INPUT_SIZE,
 ) -> dict[str, dict[str, float | None]]:
-    """Write ``SEQUENCE/depth/%08d.png`` for every sequence of `folder`; seconds and bytes a sequence.
+    """Write ``DATASET/depth/SPLIT/SEQUENCE/%08d.png`` for every sequence of `folder`; seconds and bytes a sequence.
 
     The maps are 8-bit inverse depth divided by the sequence's maximum, larger is nearer (MODEL.md, Video Depth
     Anything). With Video Depth Anything, a sequence that has the maps of these weights is left alone, so that a killed
@@ -65,7 +65,7 @@ def make_depth(
 def _from_truth(sequence: Sequence) -> dict[str, float | None]:
     began = time.monotonic()
     depth = read_true_depth(sequence.folder)
-    with whole_folder(sequence.folder / "depth") as temporary:
+    with whole_folder(sequence.made_depth_folder) as temporary:
         _write_maps(temporary, depth, depth.max())
     return _costs(sequence, time.monotonic() - began)
 
@@ -81,7 +81,7 @@ class _Estimator:
 
     def costs(self, sequence: Sequence) -> dict[str, float | None]:
         """Seconds and bytes of the maps of `sequence`, which are made unless they are there."""
-        folder = sequence.folder / "depth"
+        folder = sequence.depth_folder
         record = _read_record(folder / _RECORD)
         missing = [frame for frame in range(1, sequence.frames + 1) if not (folder / f"{frame:08d}.png").is_file()]
         if record is None and folder.is_dir():
@@ -145,5 +145,5 @@ def _read_record(path: Path) -> dict[str, Any] | None:
 
 
 def _costs(sequence: Sequence, seconds: float | None) -> dict[str, float | None]:
-    size = sum(path.stat().st_size for path in (sequence.folder / "depth").glob("*.png"))
+    size = sum(path.stat().st_size for path in sequence.depth_folder.glob("*.png"))
     return {"seconds": None if seconds is None else round(seconds, 3), "bytes": size}
