@@ -1,4 +1,4 @@
-"""The code that a result depends on, as a digest: what a module imports of this package, without comments and docstrings."""
+"""The code that a result depends on, as a digest: modules and what they import, without comments and docstrings."""
 
 from __future__ import annotations
 
