@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import shutil
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,14 +98,15 @@ def write_model(folder: Path, checkpoint: Path, model_id: str, run_id: str) -> N
 
     versions = {name: importlib.metadata.version(name).partition("+")[0] for name in ("torch", "numpy")}
     requirements = [f"fdta=={fdta.__version__}", *(f"{name}=={version}" for name, version in versions.items())]
-    mlflow.pyfunc.save_model(
-        folder,
-        loader_module=__name__,
-        data_path=str(checkpoint),
-        mlflow_model=Model(model_id=model_id, run_id=run_id),
-        signature=signature(),
-        pip_requirements=requirements,
-    )
+    with warnings.catch_warnings(action="ignore"):  # It wants an input example, which would be a video.
+        mlflow.pyfunc.save_model(
+            folder,
+            loader_module=__name__,
+            data_path=str(checkpoint),
+            mlflow_model=Model(model_id=model_id, run_id=run_id),
+            signature=signature(),
+            pip_requirements=requirements,
+        )
     link_or_copy(checkpoint, folder / "data" / checkpoint.name)
 
 

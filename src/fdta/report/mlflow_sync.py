@@ -2,18 +2,18 @@
 
 There is one experiment a data set, ``fdta/BENCHMARK/DATASET``, and in it each run once (``base (seed 0)``), in however
 many tables it stands: the tag ``table-4`` holds its row in Table 4 (but not for the further seeds that measure noise).
-The experiment's description, which MLflow shows on each of its pages, links to the runs of each table, as charts and
-side by side.
+The experiment's description, which MLflow shows on each of its pages, links to the runs of each table: as charts, as a
+list of scores and settings that differ, and side by side.
 
 Metrics are ``loss/NAME`` and ``learning_rate`` by step; ``validation/NAME`` and ``seconds_per_epoch`` at the last step
 of an epoch; and ``SPLIT/NAME`` (scores) and ``similarity/NAME`` without a step, so that MLflow draws bars.
 
 **Continued, never doubled.** The tag ``origin`` tells what a run is made of, its settings and the first record of its
-training, and the tag ``sent`` what of its files MLflow has. Both are looked up in MLflow, so that it does not matter who
-sends from where. A training that was killed and goes on, or is still under way, continues its MLflow run: only records
-behind the sent ones are sent. A batch of records and its mark go in one request; a server that dies between the two
-gets the same values with the same times again, which MLflow's databases keep once. A run of another origin, or with
-other scores than the sent ones, takes the place of the old run.
+training, and the tag ``sent`` what of its files MLflow has. Both are looked up in MLflow: it does not matter who sends.
+A training that was killed and goes on, or is still under way, continues its MLflow run: only records behind the sent
+ones are sent. A batch of records and its mark go in one request; a server that dies between the two gets the same
+values with the same times again, which MLflow's databases keep once. A run of another origin, or with other scores than
+the sent ones, takes the place of the old run.
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ METRICS_AT_ONCE, PARAMETERS_AT_ONCE = 1000, 100
 """The most that MLflow takes."""
 SQLITE = "sqlite:///"
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+SHOWN = ("HOTA", "AssA", "IDF1", "DetA", "MOTA")
+"""Scores that MLflow's views of a table show; sorted by the first."""
 SIMILARITY = ("mean", "share_above_0.9")
 """Numbers of the similarity file that are logged."""
 
@@ -181,7 +183,7 @@ def write_state(path: Path, state: State) -> None:
 
 
 def _local_runs(params: Params, root: Path, dataset: str) -> list[LocalRun]:
-    """The detector, then variants and baselines in the order of params.yaml, with every seed of which there is anything."""
+    """The detector, then variants and baselines in the order of params.yaml, with every seed that left a file."""
     split = params.benchmark.dataset(dataset).test_split
     models = root / "models" / dataset
     found = []
@@ -255,7 +257,7 @@ def _sync_dataset(
         state.runs[run.name] = continued.info.run_id
         if marks != before:
             state.sent.append(run.name)
-    _describe(client, params, dataset, experiment, state.runs)
+    _describe(client, params, dataset, experiment, runs, state.runs)
 
 
 def _continues(run: LocalRun, stored: StoredRun) -> bool:
@@ -307,7 +309,8 @@ def _send(client: MlflowClient, experiment: str, run: LocalRun, stored: StoredRu
         values = read_json(run.scores if part == "scores" else run.similarity) or {}
         if part == "scores":
             _send_table(client, run, values, id_)
-            final = {f"{run.scores.stem}/{name}": value for name, value in values.get(COMBINED, {}).items()}
+            # What fits MLflow's columns; the table has all digits.
+            final = {f"{run.scores.stem}/{name}": round(value, 4) for name, value in values.get(COMBINED, {}).items()}
         else:
             final = {f"similarity/{name}": values[name] for name in SIMILARITY if values.get(name) is not None}
         client.log_batch(id_, metrics=[Metric(name, value, end, 0) for name, value in final.items()], tags=tags)
@@ -400,26 +403,63 @@ def _delete_models(client: MlflowClient, experiment: str, run_id: str) -> None:
         client.delete_logged_model(model.model_id)
 
 
-def _describe(client: MlflowClient, params: Params, dataset: str, experiment: str, ids: dict[str, str]) -> None:
-    """Give the experiment links to the runs of each table; in one line, for MLflow shows no more."""
-    charts, side_by_side = [], []
+def _describe(
+    client: MlflowClient, params: Params, dataset: str, experiment: str, runs: list[LocalRun], ids: dict[str, str]
+) -> None:
+    """Give the experiment views of the runs of each table, and links to them in one line, for MLflow shows no more."""
+    tags, charts, lists, side_by_side = {}, [], [], []
     for name, table in params.tables.items():
         if params.benchmark.dataset_of(table.dataset) != dataset:
             continue
-        runs = [Run(dataset, variant, seed) for variant in table.rows.values() for seed in params.benchmark.seeds]
-        found = list(dict.fromkeys(ids[str(run)] for run in runs if str(run) in ids))
-        if len(found) > 1:
+        of_table = [run for row in table.rows.values() for run in runs if run.run.variant == row and name in run.rows]
+        of_table = list({run.name: run for run in of_table}.values())
+        if len(of_table) > 1:
             number = name.removeprefix("table-")
-            page = f"#/experiments/{experiment}/runs?workflowType=machine_learning&compareRunsMode=CHART"
-            tagged = quote(f"tags.`{name}` != ''")
-            charts.append(f"[{number}]({page}&searchFilter={tagged})")
-            compared = f"runs={quote(json.dumps(found))}&experiments={quote(json.dumps([experiment]))}"
-            side_by_side.append(f"[{number}](#/compare-runs?{compared})")
-    note = ""
+            tags[f"mlflow.sharedViewState.{name}"] = json.dumps(_view(name, f"Table {number}", of_table))
+            page = f"#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={name}"
+            charts.append(f"[{number}]({page}&compareRunsMode=CHART)")
+            lists.append(f"[{number}]({page}&compareRunsMode=TABLE)")
+            compared = quote(json.dumps([ids[run.name] for run in of_table]))
+            side_by_side.append(
+                f"[{number}](#/compare-runs?runs={compared}&experiments={quote(json.dumps([experiment]))})"
+            )
     if charts:
-        note = f"Charts of Table {', '.join(charts)}. Side by side: Table {', '.join(side_by_side)}."
-    if client.get_experiment(experiment).tags.get("mlflow.note.content", "") != note:
-        client.set_experiment_tag(experiment, "mlflow.note.content", note)
+        links = {"Charts of Table": charts, "List": lists, "Side by side": side_by_side}
+        tags["mlflow.note.content"] = ". ".join(f"{what} {', '.join(places)}" for what, places in links.items())
+    known = client.get_experiment(experiment).tags
+    for key, value in tags.items():
+        if known.get(key) != value:
+            client.set_experiment_tag(experiment, key, value)
+
+
+def _view(name: str, title: str, runs: list[LocalRun]) -> dict[str, Any]:
+    """How MLflow's page shows the runs of a table: the state that its "Share" button stores.
+
+    First come the scores as bars and the settings that differ, then MLflow's own charts of every metric. Columns of the
+    list are the scores and the settings that differ.
+    """
+    settings = [run.settings for run in runs if run.run.variant not in BASELINES]
+    differing = [key for key in settings[0] if len({one[key] for one in settings}) > 1]
+    split = runs[0].scores.stem
+    chart = {"metricSectionId": name, "deleted": False, "isGenerated": False, "runsCountToCompare": 10}
+    bars = [
+        chart | {"uuid": f"{name}-{metric}", "type": "BAR", "metricKey": f"{split}/{metric}", "displayName": metric}
+        for metric in SHOWN
+    ]
+    difference = {"type": "DIFFERENCE", "chartName": "Settings that differ", "compareGroups": ["Parameters"]}
+    difference |= {"showDifferencesOnly": True, "showChangeFromBaseline": False, "baselineColumnUuid": ""}
+    columns = [f"metrics.`{split}/{metric}`" for metric in SHOWN] + [f"params.`{key}`" for key in differing]
+    return {
+        "searchFilter": f"tags.`{name}` != ''",
+        "orderByKey": f"metrics.`{split}/{SHOWN[0]}`",
+        "orderByAsc": False,
+        "selectedColumns": columns,
+        "columnOrder": columns,
+        "compareRunCharts": [*bars, chart | {"uuid": f"{name}-settings"} | difference],
+        "compareRunSections": [{"uuid": name, "name": title, "display": True, "isReordered": True, "deleted": False}],
+        "isAccordionReordered": True,
+        "runsHiddenMode": "SHOW_ALL",
+    }
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, str]:
