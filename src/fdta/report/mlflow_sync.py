@@ -300,7 +300,7 @@ def _send(client: MlflowClient, experiment: str, run: LocalRun, stored: StoredRu
     for count, metrics in _curves(run.records, marks["records"], start):
         client.log_batch(id_, metrics=metrics, tags=marked("records", count))
     end = start + _milliseconds(run.records)
-    for part in run.digests.keys() - marks.keys():
+    for part in [part for part in run.digests if part not in marks]:
         tags = marked(part, run.digests[part])
         if part == "model":
             _send_model(client, experiment, run, id_, len(run.records))
@@ -381,6 +381,8 @@ def _send_model(client: MlflowClient, experiment: str, run: LocalRun, id_: str, 
         client.finalize_logged_model(model.model_id, "READY")
         client.log_outputs(id_, [LoggedModelOutput(model.model_id, step)])
         client.set_tag(id_, "model", model.model_uri)
+        load = f'`mlflow.pyfunc.load_model("{model.model_uri}").predict(frames)`'
+        client.set_tag(id_, "mlflow.note.content", f"Tracks of a video, frames uint8 (n, height, width, 3): {load}")
 
 
 def _upload(folder: Path, uri: str, send: Callable[[], None]) -> None:
