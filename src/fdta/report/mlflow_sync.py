@@ -340,7 +340,7 @@ def _curves(records: list[dict[str, Any]], sent: int, start: int) -> Iterator[tu
             if len(waiting) + len(values) > METRICS_AT_ONCE:
                 yield count - 1, waiting
                 waiting = []
-            waiting = waiting + [Metric(name, value, now, step) for name, value in values.items()]
+            waiting += [Metric(name, value, now, step) for name, value in values.items()]
     if waiting:
         yield len(records), waiting
 
