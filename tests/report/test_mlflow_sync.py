@@ -245,7 +245,8 @@ def test_a_resumed_training_continues_its_run(
     (folder / "resume.pt").write_bytes(b"state")
     id_ = sync(params, root).runs["dance/ta/seed-0"]
     run = client.get_run(id_)
-    assert run.info.status == "RUNNING" and steps(client, id_, "loss/total") == [1, 2] and "model" not in run.data.tags
+    assert run.info.status == "RUNNING" and steps(client, id_, "loss/total") == [1, 2]
+    assert "model" not in run.data.tags and "test/HOTA" not in run.data.metrics
     (folder / "history.jsonl").write_text("".join(lines[:5]))
     sent, send = [], mlflow.MlflowClient.log_batch
     with monkeypatch.context() as patch:

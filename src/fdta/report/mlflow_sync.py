@@ -97,6 +97,11 @@ class LocalRun:
     def title(self) -> str:
         return DETECTOR if self.run.variant == DETECTOR else f"{self.run.variant} (seed {self.run.seed})"
 
+    @property
+    def finished(self) -> bool:
+        """Whether its training is; baselines have none."""
+        return self.model is not None or self.run.variant in BASELINES
+
     @cached_property
     def records(self) -> list[dict[str, Any]]:
         """Of the training, so far."""
@@ -109,8 +114,10 @@ class LocalRun:
 
     @cached_property
     def digests(self) -> dict[str, str]:
-        """Of the files that are sent whole, of those that are there."""
-        digests = {}
+        """Of the files that are sent whole, of those that are there; none before the training is finished."""
+        digests: dict[str, str] = {}
+        if not self.finished:
+            return digests  # What lies there is of an earlier training.
         for part, path in (("model", self.model), ("scores", self.scores), ("similarity", self.similarity)):
             if path is not None and path.is_file():
                 with path.open("rb") as file:
@@ -314,7 +321,7 @@ def _send(client: MlflowClient, experiment: str, run: LocalRun, stored: StoredRu
         else:
             final = {f"similarity/{name}": values[name] for name in SIMILARITY if values.get(name) is not None}
         client.log_batch(id_, metrics=[Metric(name, value, end, 0) for name, value in final.items()], tags=tags)
-    if (run.model is not None or run.run.variant in BASELINES) and stored.info.status != "FINISHED":
+    if run.finished and stored.info.status != "FINISHED":
         client.set_terminated(id_, end_time=end)
     return marks
 
