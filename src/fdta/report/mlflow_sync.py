@@ -217,12 +217,8 @@ def _local_runs(params: Params, root: Path, dataset: str) -> list[LocalRun]:
         seeds = {seed for file in ("model.pt", "history.jsonl") for seed in seeds_with(models / variant, file)}
         for seed in sorted(seeds):
             run = Run(dataset, variant, seed)
-            add(
-                run,
-                settings,
-                finished(models / str(Path(variant, f"seed-{seed}", "model.pt"))),
-                history_path(root, run),
-            )
+            history = history_path(root, run)
+            add(run, settings, finished(history.with_name("model.pt")), history)
     for method in BASELINES:
         for seed in seeds_with(root / "scores" / dataset / method, f"{split}.json"):
             run = Run(dataset, method, seed)
