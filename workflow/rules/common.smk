@@ -18,7 +18,8 @@ RENDERED = [name for name, data in BENCHMARK.datasets.items() if data.render is 
 CATALOGUED = [name for name in BENCHMARK.datasets if PARAMS.source(name) is not None]
 CHOICE = f"--params {PARAMS_FILE} --benchmark {BENCHMARK.name}"
 
-# Of the `gpu` resource a machine has what `--resources gpu=N` says, or the default profile: one job at a time uses them.
+# Trainings ask for all the GPUs that the benchmark gives them, other jobs that compute for one.
+TRAINING_GPUS = BENCHMARK.gpus
 GPU_JOB = 1 if BENCHMARK.gpus else 0
 DEVICE = "--device cuda" if BENCHMARK.gpus else "--device cpu"
 

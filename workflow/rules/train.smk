@@ -27,7 +27,7 @@ rule train_detector:
         "logs/train/{dataset}/detector.log",
     threads: detector_threads
     resources:
-        gpu=GPU_JOB,
+        gpu=TRAINING_GPUS,
     shell:
         "{TRAIN} train {wildcards.dataset}/detector --threads {threads} {DEVICE} {CHOICE} > {log} 2>&1"
 
@@ -43,7 +43,7 @@ rule train:
     log:
         "logs/train/{dataset}/{variant}/seed-{seed}.log",
     resources:
-        gpu=GPU_JOB,
+        gpu=TRAINING_GPUS,
     shell:
         "{TRAIN} train {wildcards.dataset}/{wildcards.variant}/seed-{wildcards.seed} --threads {threads} {DEVICE} {CHOICE}"
         " > {log} 2>&1"

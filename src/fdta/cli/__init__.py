@@ -25,7 +25,7 @@ COMMANDS = {
     "similarity": "measure how alike the object embeddings of a run are",
     "bench": "measure speed",
     "tables": "write the paper's tables with our numbers beside them",
-    "mlflow": "send finished runs to MLflow",
+    "mlflow": "send runs to MLflow",
 }
 
 REMEDIES = {

@@ -11,21 +11,33 @@ from fdta.params import Params
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    log = actions.add_parser("log", help="send every finished run that MLflow does not have yet")
-    log.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of models/ and scores/")
-    log.add_argument("--output", type=Path, metavar="FILE", help="JSON of the MLflow run of each of our runs")
-    log.add_argument(
+    sync = actions.add_parser(
+        "sync",
+        help="send what MLflow does not have yet",
+        description="Send what MLflow does not have yet: of finished runs, and of trainings that are under way.\n"
+        "A store that cannot be reached is one line of warning; give the command again to send what is left.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    sync.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of models/ and scores/")
+    sync.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="what is sent and what not; by default results/mlflow-BENCHMARK.json",
+    )
+    sync.add_argument(
         "--tracking-uri", metavar="URI", help="MLflow store; by default $MLFLOW_TRACKING_URI or sqlite:///mlflow.db"
     )
-    add_params(log)
-    log.set_defaults(call=_log)
+    add_params(sync)
+    sync.set_defaults(call=_sync)
 
 
-def _log(options: argparse.Namespace) -> None:
-    from fdta.files import write_json
-    from fdta.report.mlflow_log import log_runs
+def _sync(options: argparse.Namespace) -> None:
+    from fdta.report.mlflow_sync import sync, write_state
 
-    logged = log_runs(Params(options.params, options.benchmark), options.root, options.tracking_uri)
-    print(f"MLflow has {len(logged)} runs of this benchmark")
-    if options.output:
-        write_json(options.output, logged)
+    params = Params(options.params, options.benchmark)
+    state = sync(params, options.root, options.tracking_uri)
+    output = options.output or options.root / "results" / f"mlflow-{params.benchmark.name}.json"
+    write_state(output, state)
+    told = f"{len(state.runs)} runs are in MLflow, {len(state.sent)} of them new or continued"
+    print(told + (f"; {len(state.unsent)} are not, see {output}" if state.unsent else ""))
