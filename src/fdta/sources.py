@@ -21,6 +21,11 @@ def code_digest(entries: tuple[str, ...], without: tuple[str, ...] = ()) -> str:
         entries: modules, such as "fdta.track.run".
         without: modules and packages that do not count, nor what only they import.
     """
+    return _digest(entries, without)
+
+
+@cache
+def _digest(entries: tuple[str, ...], without: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
     for module in sorted(_reachable(entries, without)):
         digest.update(f"{module}\n{_parsed(module)[0]}".encode())

@@ -4,7 +4,7 @@ from pathlib import Path
 from fdta.params import BASELINES, DETECTOR, Params, ParamsError
 from fdta.report.runs import table_inputs
 from fdta.report.server import server_scores_path
-from fdta.workflow import note_absent_inputs, write_resolved_settings
+from fdta.workflow import note_absent_inputs, settle_restored_files, write_resolved_settings
 
 from snakemake.exceptions import WorkflowError
 
@@ -29,7 +29,7 @@ def one_of(names):
     return "|".join(names) or "(?!)"
 
 
-# A rule's settings are a file among its inputs: whoever changes one re-runs what it sets, and nothing else.
+settle_restored_files(Path("settings"), [Path(name) for name in ("data", "models", "tracks", "scores", "results")])
 write_resolved_settings(PARAMS, Path("settings"))
 
 

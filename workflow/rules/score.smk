@@ -1,5 +1,6 @@
 rule score:
     input:
+        "settings/score.json",
         "data/{dataset}/seqmaps/{split}.txt",
         "tracks/{dataset}/{name}/seed-{seed}/{split}/summary.json",
     output:
@@ -15,6 +16,7 @@ rule score:
 
 rule similarity:
     input:
+        "settings/similarity.json",
         "settings/{dataset}/{variant}/track.json",
         "tracks/{dataset}/{variant}/seed-{seed}/{split}/summary.json",
     output:
@@ -28,6 +30,7 @@ rule similarity:
 
 rule speed:
     input:
+        "settings/speed.json",
         "settings/{dataset}/full/track.json",
         lambda wildcards: seqmap(wildcards.dataset, BENCHMARK.dataset(wildcards.dataset).test_split),
         model=f"models/{{dataset}}/full/seed-{BENCHMARK.seeds[0]}/model.pt",

@@ -19,6 +19,7 @@ rule track:
 
 rule baseline:
     input:
+        "settings/baseline.json",
         "data/{dataset}/seqmaps/{split}.txt",
         "tracks/{dataset}/full/seed-{seed}/{split}/summary.json",
     output:
