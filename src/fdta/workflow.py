@@ -110,11 +110,8 @@ def _resolved(params: Params) -> dict[str, dict[str, Any]]:
         for variant in params.variants:
             settings = params.settings(dataset, variant)
             training = _parts(settings, (*TRAINING_PARTS, "training"))
-            files[f"{dataset}/{variant}/train.json"] = (
-                {"validation_split": data.validation_split, "processes": processes}
-                | training
-                | _training_code(settings)
-            )
+            training |= {"validation_split": data.validation_split, "processes": processes}
+            files[f"{dataset}/{variant}/train.json"] = training | _training_code(settings)
             files[f"{dataset}/{variant}/track.json"] = {
                 **_parts(settings, ("tracker",)),
                 "code": _code("track.run", without=_unused(settings)),

@@ -264,9 +264,7 @@ def test_scores_of_a_server_stand_for_those_of_the_validation_split(served: Para
     assert before["Ours"]["HOTA here"] == "**61.0**" and before["Ours\u2217"]["run"] == "`extra` ‡"
     assert "it was also trained on: no test result" in before[""][""].replace("which ", "")
     entries = "{HOTA: 44.0, IDF1: 45.0, AssA: 46.0, MOTA: 47.0, DetA: 48.0, submission: abc}"
-    (served.path.with_name("server-scores.yaml")).write_text(
-        f"dance/full/seed-0: {entries}\ndance/extra/seed-0: {entries}\n"
-    )
+    (root / "server-scores.yaml").write_text(f"dance/full/seed-0: {entries}\ndance/extra/seed-0: {entries}\n")
     submission = root / "results/submissions/dance/full/seed-0.zip"
     submission.parent.mkdir(parents=True)
     submission.write_bytes(b"of another training")
@@ -301,7 +299,7 @@ def test_submissions_are_wanted_for_the_tables_that_ask_for_them(served: Params,
     ],
 )
 def test_wrong_scores_of_a_server_are_refused(served: Params, root: Path, entry: str, message: str):
-    served.path.with_name("server-scores.yaml").write_text(entry + "\n")
+    (root / "server-scores.yaml").write_text(entry + "\n")
     with pytest.raises(ParamsError, match=message) as caught:
         written(served, root)
     assert "server-scores.yaml" in str(caught.value)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 from fdta.params import BASELINES, DETECTOR, Params, ParamsError
 from fdta.report.runs import table_inputs
-from fdta.report.server import server_scores_path
+from fdta.report.server import FILE as SERVER_SCORES
 from fdta.workflow import note_absent_inputs, settle_restored_files, write_resolved_settings
 
 from snakemake.exceptions import WorkflowError

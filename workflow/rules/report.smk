@@ -24,7 +24,7 @@ rule mlflow:
 
 rule tables:
     input:
-        [str(path) for path in [server_scores_path(PARAMS)] if path.is_file()],
+        [SERVER_SCORES] if Path(SERVER_SCORES).is_file() else [],
         "settings/tables.json",
         "settings/absent.json",
         ancient(f"results/mlflow-{BENCHMARK.name}.json"),

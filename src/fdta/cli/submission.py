@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _submission(options: argparse.Namespace) -> None:
     from fdta.params import Params, Run
     from fdta.report.runs import submission_path
-    from fdta.report.server import server_scores_path
+    from fdta.report.server import FILE
     from fdta.track.submission import write_submission
 
     params, run = Params(options.params, options.benchmark), Run.parse(options.run)
@@ -35,5 +35,5 @@ def _submission(options: argparse.Namespace) -> None:
         output,
         source.splits[split].submission_folder,
     )
-    print(f"written: {output}; enter the server's scores in {server_scores_path(params)}:")
+    print(f"written: {output}; enter the server's scores in {FILE}:")
     print(f"{run}: {{HOTA: , IDF1: , AssA: , MOTA: , DetA: , submission: '{digest}'}}")

@@ -1,4 +1,4 @@
-"""Scores that an evaluation server returned, entered by hand in ``server-scores.yaml`` beside params.yaml."""
+"""Scores that an evaluation server returned, entered by hand in ``server-scores.yaml``."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class ServerScores:
             require(getattr(self, name) <= 100, f"{name} is a percentage, not {getattr(self, name)}")
 
 
-def read_server_scores(params: Params) -> dict[Run, ServerScores]:
-    """The entries of the benchmark's data sets; none where there is no file.
+def read_server_scores(params: Params, root: Path) -> dict[Run, ServerScores]:
+    """The entries of the benchmark's data sets in the file in `root`; none where there is no file.
 
     Raises:
         ParamsError: a name is no run of the benchmarks, the data set has ground truth for all splits, or a score is
             missing or wrong.
     """
-    path = server_scores_path(params)
+    path = root / FILE
     if not path.is_file():
         return {}
     found = {}
@@ -56,8 +56,3 @@ def read_server_scores(params: Params) -> dict[Run, ServerScores]:
             raise ParamsError(f"{path}: {name}: no server keeps ground truth of {run.dataset}; remove the entry")
         found[run] = scores
     return found
-
-
-def server_scores_path(params: Params) -> Path:
-    """The file with the scores."""
-    return params.path.with_name(FILE)

@@ -158,7 +158,7 @@ class Results:
     def __init__(self, params: Params, root: Path) -> None:
         self.params, self.root, self.benchmark = params, root, params.benchmark
         self.json = cache(read_json)
-        self.server = read_server_scores(params)
+        self.server = read_server_scores(params, self.root)
 
     def scores(self, run: Run) -> dict[str, dict[str, float]] | None:
         """Sequence (and `COMBINED`) -> metric -> value; None where `run` is not scored."""
