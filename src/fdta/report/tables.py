@@ -421,7 +421,7 @@ def _resolution(results: Results, table: PaperTable, rows: list[Row]) -> list[st
 
 def _similarities(results: Results) -> dict[tuple[str, str], dict[str, Measured]]:
     """(data set, variant) -> column of the similarity table -> number; no columns where nothing is measured."""
-    due = similarity_runs(results.params, results.root)
+    due = similarity_runs(results.params)
     variants = [DETECTOR, *results.params.tables[COMPLEMENTARY].rows.values()] if due else []
     datasets = list(results.benchmark.datasets)
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
