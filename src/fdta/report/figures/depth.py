@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
@@ -97,46 +96,51 @@ def depth_attention(params: Params, root: Path, datasets: tuple[str, ...]) -> Dr
     attended = {dataset: _attended(params, root, dataset) for dataset in datasets}
     if all(found is None for found in attended.values()):
         return nothing_to_show(title, f"`{FULL}` does not attend to depth in these settings")
-    figure, axes = new_figure(1.36 * len(datasets) + 0.35, len(datasets), 1 + QUERIES)
+    figure, axes = new_figure(1.22 * len(datasets) + 0.3, len(datasets), 2 + QUERIES)
+    highest = max(
+        found.attention.max() * found.depth.size for found in attended.values() if found and len(found.depths)
+    )
     told, drawn = [], None
     for row, (dataset, found) in enumerate(attended.items()):
         row_label(axes[row, 0], dataset)
-        axes[row, 0].set(xticks=[], yticks=[])
         if found is None:
             for panel in axes[row]:
                 say_in(panel, "no attention to depth")
             continue
-        show_image(axes[row, 0], found.depth, found.image.shape, cmap=MAP, vmin=0, vmax=255)
-        axes[row, 0].set_xlabel(found.place, fontsize=8, labelpad=3)
-        grey = cv2.cvtColor(found.image, cv2.COLOR_RGB2GRAY)
-        for column in range(QUERIES):
-            panel = axes[row, 1 + column]
-            if column >= len(found.boxes_xyxy):
+        shape = found.image.shape
+        show_image(axes[row, 0], found.image, shape)
+        show_image(axes[row, 1], found.depth, shape, cmap=MAP, vmin=0, vmax=255)
+        axes[row, 0].set_xlabel(found.place, fontsize=7.5, labelpad=3)
+        for column, panel in enumerate(axes[row, 2:]):
+            if column >= len(found.depths):
                 say_in(panel, "no further object")
                 continue
-            show_image(panel, grey, grey.shape, cmap="gray", vmin=-120, vmax=255)
-            weights = found.attention[column] / found.attention[column].max()
-            see_through = {"alpha": 0.35 + 0.55 * weights}
-            drawn = show_image(panel, weights, grey.shape, cmap="inferno", vmin=0, vmax=1, **see_through)
-            left, top, right, bottom = found.boxes_xyxy[column]
-            panel.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color="white", lw=1.3)
-            panel.plot((left + right) / 2, (top + bottom) / 2, "o", ms=6, color="white", mec=INK, mew=0.9)
-            panel.set(xlim=(0, grey.shape[1]), ylim=(grey.shape[0], 0))
-            panel.set_xlabel(f"depth {found.depths[column]:.0f}", fontsize=8, labelpad=3)
-        if len(found.boxes_xyxy):
+            # Of the mean over the frame, so that 1 is attention without preference.
+            weights = found.attention[column] * found.depth.size
+            drawn = show_image(panel, weights, shape, cmap="inferno", vmin=0, vmax=highest)
+            for index, box in enumerate(found.boxes_xyxy):
+                left, top, right, bottom = box
+                line = (
+                    {"color": "white", "lw": 1.6} if index == found.shown[column] else {"color": "#9fd8ff", "lw": 0.7}
+                )
+                panel.plot([left, right, right, left, left], [top, top, bottom, bottom, top], **line)
+            left, top, right, bottom = found.boxes_xyxy[found.shown[column]]
+            panel.plot((left + right) / 2, (top + bottom) / 2, "o", ms=5, color="white", mec=INK, mew=0.9)
+            panel.set(xlim=(0, shape[1]), ylim=(shape[0], 0))
+            panel.set_xlabel(f"query at depth {found.depths[column]:.0f}", fontsize=7.5, labelpad=3)
+        if len(found.depths):
             told.append(f"`{dataset}` {100 * found.inside:.0f} % (boxes cover {100 * found.covered:.0f} %)")
-    for panel, name in zip(axes[0], ("predicted depth", "nearest query", "middle", "farthest"), strict=True):
+    for panel, name in zip(axes[0], ("frame", "predicted depth", "nearest", "middle", "farthest"), strict=True):
         panel.set_title(name)
     if drawn is not None:
-        bar = figure.colorbar(drawn, ax=axes, location="right", shrink=0.8, aspect=30, pad=0.015)
-        bar.solids.set_alpha(1)
-        bar.set_label("attention, share of the query's highest")
+        bar = figure.colorbar(drawn, ax=axes, location="right", shrink=0.8, aspect=30, pad=0.012)
+        bar.set_label("attention, of its mean")
     numbers = f" Share of the attention that falls into the boxes of the objects: {'; '.join(told)}." if told else ""
     caption = (
         "Attention of object queries to the depth features in the last decoder layer of full, mean over the heads"
-        " (paper Fig. 11). White box and dot: the query's object, from the nearest to the farthest of the frame's"
-        " detections; bright: where the query looks. The paper finds it on objects of similar depth rather than on the"
-        f" background.{numbers}"
+        " (paper Fig. 11), for the nearest, middle and farthest of a frame's detections. White box and dot: the object"
+        " of the query; thin boxes: the others; bright: where it looks, 1 being attention without preference. The paper"
+        f" finds it on objects of similar depth rather than on the background.{numbers}"
     )
     return Drawing(figure, title, caption, f"Heat maps of attention over frames of {listed(list(datasets))}.{numbers}")
 
@@ -168,11 +172,13 @@ class _Attended:
     depth: np.ndarray
     """(h, w)."""
     boxes_xyxy: np.ndarray
-    """(n, 4) of the queries that are shown, in pixels."""
+    """(n, 4) of the detections, in pixels."""
+    shown: np.ndarray
+    """(m,) indices of the queries that are shown, m at most `QUERIES`."""
     depths: np.ndarray
-    """(n,) predicted at the centers of their boxes."""
+    """(m,) predicted at the centers of their boxes."""
     attention: np.ndarray
-    """(n, h, w), each of sum 1."""
+    """(m, h, w), each of sum 1."""
     inside: float
     """Share of the attention of all detections that falls into boxes of detections."""
     covered: float
@@ -228,12 +234,14 @@ def _attended(params: Params, root: Path, dataset: str) -> _Attended | None:
     for left, top, right, bottom in boxes_xyxy * (width, height, width, height):
         objects[round(top) : round(bottom), round(left) : round(right)] = True
     by_depth = np.argsort(-depths, kind="stable")
-    shown = by_depth[np.unique(np.linspace(0, len(by_depth) - 1, QUERIES).round().astype(int))] if len(chosen) else []
+    places = np.linspace(0, len(chosen) - 1, min(QUERIES, len(chosen))).round().astype(int)
+    shown = by_depth[places]
     return _Attended(
         place=f"{sequence.name}, frame {frame}",
         image=sequence.image(frame),
         depth=depth,
-        boxes_xyxy=boxes_xyxy[shown] * ([sequence.width, sequence.height] * 2),
+        boxes_xyxy=boxes_xyxy * ([sequence.width, sequence.height] * 2),
+        shown=shown,
         depths=depths[shown],
         attention=attention[shown],
         inside=float(attention[:, objects].sum(axis=1).mean()) if len(chosen) else 0.0,

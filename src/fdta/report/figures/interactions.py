@@ -73,7 +73,8 @@ def interactions(params: Params, root: Path, datasets: tuple[str, ...]) -> Drawi
         "Attention weights of the Temporal Adapter of full, last layer, mean over the heads (paper Fig. 12):"
         f" {len(past)} tracks of the test split, {told}. A row is a frame that asks, a column a frame of the same"
         " track that it looks at. Hatched: frames in which the object was missing, hidden from all others; white: the"
-        f" future. On average {100 * np.mean(past):.0f} % of the weight goes to earlier frames, the rest to the frame itself."
+        f" future. On average {100 * np.mean(past):.0f} % of the weight goes to earlier frames, the rest to the frame"
+        " itself."
     )
     alt = f"Lower-triangular matrices of attention weights, for tracks of {listed(list(datasets))}; {told}."
     return Drawing(figure, title, caption, alt)

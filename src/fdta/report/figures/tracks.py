@@ -35,6 +35,8 @@ FRAMES = 4
 """Consecutive frames that are shown."""
 BEFORE = 2
 """How many of them come before the error."""
+LABEL = 0.125
+"""Height of a label in the frame, share of the frame's."""
 WRITTEN = 7
 """Most objects for which a matrix holds its numbers as text."""
 VARIANTS = (BASE, FULL)
@@ -94,14 +96,16 @@ def tracks(params: Params, root: Path, datasets: tuple[str, ...]) -> Drawing:
     return Drawing(figure, title, caption, alt)
 
 
-def draw_objects(panel: Axes, objects: list[tuple[np.ndarray, int, int | None]], height: int) -> None:
-    """Draw boxes into a frame of `height` pixels.
+def draw_objects(panel: Axes, objects: list[tuple[np.ndarray, int, int | None]], shape: tuple[int, ...]) -> None:
+    """Draw boxes with their numbers.
 
     Args:
         panel: axes in pixels of the frame.
         objects: box x, y, w, h; number; and the number before where the identity switched.
-        height: of the frame.
+        shape: height and width of the frame, and more.
     """
+    height, width = shape[:2]
+    placed: list[tuple[float, float, float]] = []
     # Errors last, so that nothing covers them.
     for (x, y, w, h), number, before in sorted(objects, key=lambda item: item[2] is not None):
         style = identity_style(number - 1)
@@ -111,12 +115,20 @@ def draw_objects(panel: Axes, objects: list[tuple[np.ndarray, int, int | None]],
         if before is not None:
             panel.plot(*corners, lw=1.8, color=ERROR, linestyle=(0, (2, 1.5)))
             text, back = f"{before}→{number}", ERROR
-            tip, tail = (y - 0.14 * height, -1) if y > 0.45 * height else (y + h, 1)
-            arrow = {"arrowstyle": "-|>", "color": ERROR, "lw": 2, "shrinkA": 0, "shrinkB": 0}
-            panel.annotate("", (x + w / 2, tip), (x + w / 2, tip + tail * 0.24 * height), arrowprops=arrow)
+        half, line = 0.022 * width * (1 + len(text)), LABEL * height
+        middle, foot = float(np.clip(x + w / 2, half, width - half)), max(y - 1, line)
+        # The nearest free line above, else below, else where it is.
+        lines = [foot - i * line for i in range(3) if foot - i * line >= line] + [foot + i * line for i in (1, 2, 3)]
+        free = (f for f in lines if all(abs(m - middle) >= half + r or abs(f - g) >= line for m, g, r in placed))
+        foot = next(free, foot)
+        placed.append((middle, foot, half))
         box = {"boxstyle": "square,pad=0.15", "facecolor": back, "edgecolor": "white", "linewidth": 0.5}
         place = {"ha": "center", "va": "bottom", "zorder": 3}
-        panel.text(x + w / 2, y - 1, text, fontsize=7.5, fontweight="bold", color=ink_on(back), bbox=box, **place)
+        panel.text(middle, foot, text, fontsize=7.5, fontweight="bold", color=ink_on(back), bbox=box, **place)
+        if before is not None:
+            tip, tail = (foot - 1.1 * line, -1) if foot > 2.6 * line else (y + h, 1)
+            arrow = {"arrowstyle": "-|>", "color": ERROR, "lw": 2, "shrinkA": 0, "shrinkB": 0}
+            panel.annotate("", (middle, tip), (middle, max(0, tip + tail * 1.6 * line)), arrowprops=arrow)
 
 
 def _told(dataset: str, place: _Place) -> str:
@@ -193,7 +205,7 @@ def _frame(panel: Axes, tracked: Tracked, sequence: Sequence, frame: int, names:
         before = tracked.matches.previous[row]
         old = _number(names, int(before)) if tracked.matches.switched[row] else None
         objects.append((tracked.tracks.boxes_xywh[row], _number(names, int(tracked.tracks.identities[row])), old))
-    draw_objects(panel, objects, sequence.height)
+    draw_objects(panel, objects, image.shape)
     wrong = int(tracked.matches.switched[rows].sum())
     text = f"frame {frame}" + (f": {wrong} switch{'es' if wrong > 1 else ''}" if wrong else "")
     panel.set_title(text, fontsize=8.5, color=ERROR if wrong else INK, fontweight="bold" if wrong else "normal")
