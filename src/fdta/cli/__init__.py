@@ -26,6 +26,7 @@ COMMANDS = {
     "bench": "measure speed",
     "figures": "draw the figures of the paper from finished runs",
     "tables": "write the paper's tables with our numbers beside them",
+    "report": "write the page of tables and figures",
     "mlflow": "send finished runs to MLflow",
 }
 

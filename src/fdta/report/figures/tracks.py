@@ -105,29 +105,32 @@ def draw_objects(panel: Axes, objects: list[tuple[np.ndarray, int, int | None]],
         shape: height and width of the frame, and more.
     """
     height, width = shape[:2]
-    placed: list[tuple[float, float, float]] = []
-    # Errors last, so that nothing covers them.
-    for (x, y, w, h), number, before in sorted(objects, key=lambda item: item[2] is not None):
-        style = identity_style(number - 1)
+    taken: list[tuple[float, float, float]] = []
+    # Errors choose their place first.
+    for (x, y, w, h), number, before in sorted(objects, key=lambda item: item[2] is None):
+        switched = before is not None
+        style, depth = identity_style(number - 1), 3 if switched else 2
         corners = [x, x + w, x + w, x, x], [y, y, y + h, y + h, y]
-        panel.plot(*corners, lw=1.8, color=style["color"], linestyle=style["linestyle"], solid_joinstyle="miter")
+        line = {"linestyle": style["linestyle"], "solid_joinstyle": "miter", "zorder": depth}
+        panel.plot(*corners, lw=1.8, color=style["color"], **line)
         text, back = f"{number}", style["color"]
-        if before is not None:
-            panel.plot(*corners, lw=1.8, color=ERROR, linestyle=(0, (2, 1.5)))
+        if switched:
+            panel.plot(*corners, lw=1.8, color=ERROR, linestyle=(0, (2, 1.5)), zorder=depth)
             text, back = f"{before}→{number}", ERROR
         half, line = 0.022 * width * (1 + len(text)), LABEL * height
         middle, foot = float(np.clip(x + w / 2, half, width - half)), max(y - 1, line)
         # The nearest free line above, else below, else where it is.
         lines = [foot - i * line for i in range(3) if foot - i * line >= line] + [foot + i * line for i in (1, 2, 3)]
-        free = (f for f in lines if all(abs(m - middle) >= half + r or abs(f - g) >= line for m, g, r in placed))
+        free = (f for f in lines if all(abs(m - middle) >= half + r or abs(f - g) >= line for m, g, r in taken))
         foot = next(free, foot)
-        placed.append((middle, foot, half))
+        taken.append((middle, foot, half))
         box = {"boxstyle": "square,pad=0.15", "facecolor": back, "edgecolor": "white", "linewidth": 0.5}
-        place = {"ha": "center", "va": "bottom", "zorder": 3}
+        place = {"ha": "center", "va": "bottom", "zorder": depth + 2}
         panel.text(middle, foot, text, fontsize=7.5, fontweight="bold", color=ink_on(back), bbox=box, **place)
-        if before is not None:
+        if switched:
             tip, tail = (foot - 1.1 * line, -1) if foot > 2.6 * line else (y + h, 1)
-            arrow = {"arrowstyle": "-|>", "color": ERROR, "lw": 2, "shrinkA": 0, "shrinkB": 0}
+            taken += [(middle, tip + tail * i * line, 0.02 * width) for i in (0, 1)]
+            arrow = {"arrowstyle": "-|>", "color": ERROR, "lw": 2, "shrinkA": 0, "shrinkB": 0, "zorder": 4}
             panel.annotate("", (middle, tip), (middle, max(0, tip + tail * 1.6 * line)), arrowprops=arrow)
 
 
