@@ -19,7 +19,7 @@ def write_resolved_settings(params: Params, folder: Path) -> None:
     """Write the settings that each rule depends on, one file a rule and run; a file that is right is left alone.
 
     ``DATASET/render.json``, ``DATASET/depth.json``, ``DATASET/detector.json``, ``DATASET/VARIANT/train.json``,
-    ``DATASET/VARIANT/track.json`` and ``tables.json``.
+    ``DATASET/VARIANT/track.json``, ``DATASET/detector/track.json`` and ``tables.json``.
     """
     for dataset, data in params.benchmark.datasets.items():
         detector = settings_to_dict(params.settings(dataset, DETECTOR))
@@ -32,6 +32,7 @@ def write_resolved_settings(params: Params, folder: Path) -> None:
         if data.detector_start not in (None, *params.benchmark.datasets):
             start["class"] = data.detector_class
         _update(folder / dataset / "detector.json", start | {part: detector[part] for part in DETECTOR_PARTS})
+        _update(folder / dataset / DETECTOR / "track.json", {"tracker": detector["tracker"]})
         for variant in params.variants:
             settings = settings_to_dict(params.settings(dataset, variant))
             parts = {part: settings[part] for part in (*TRAINING_PARTS, "training")}

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from fdta.params import BASELINES, DETECTOR, Params, ParamsError
-from fdta.report.runs import table_inputs
+from fdta.report.runs import figure_inputs, page_figures, table_inputs
 from fdta.workflow import note_absent_inputs, write_resolved_settings
 
 from snakemake.exceptions import WorkflowError

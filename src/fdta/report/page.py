@@ -132,7 +132,7 @@ def marked(text: str) -> Markup:
     from markupsafe import Markup, escape
 
     html = str(escape(text))
-    for pattern, tag in ((r"`([^`]+)`", "code"), (r"\*\*(.+?)\*\*", "strong"), (r"\*(.+?)\*", "em")):
+    for pattern, tag in ((r"`([^`]+)`", "code"), (r"\*\*(.+?)\*\*", "strong"), (r"\*(\S[^*]*?)\*", "em")):
         html = re.sub(pattern, rf"<{tag}>\1</{tag}>", html)
     return Markup(html)
 
@@ -188,9 +188,9 @@ def _table(results: Results, paper: Paper, name: str) -> Table:
     table = paper.tables[name]
     rows = table_rows(results, table, name)
     place, notes = table_notes(results, table, name, rows)
-    columns, heads = [Column("", "text"), Column("run", "text")], [("", 1), ("", 1)]
+    columns, heads = [Column("method", "text"), Column("run", "text")], [("", 1), ("", 1)]
     for metric in table.metrics:
-        columns += [Column("paper", "first"), Column("here"), Column("±paper")]
+        columns += [Column("paper", "first"), Column("here"), Column("diff")]
         heads.append((TITLES.get(metric, metric), 3))
     if table.references:
         columns += [Column("paper", "first"), Column("here ± s.e.")]
@@ -209,7 +209,7 @@ def _line(table: PaperTable, row: Row, best: set[tuple[str, str]]) -> Line:
     name = row.paper.label
     cells = [
         Cell(name, name),
-        Cell(marked(f"`{row.measured_by}`") if row.measured_by else "cited", row.measured_by or ""),
+        Cell(marked(f"`{row.measured_by}`") if row.measured_by else "cited", row.measured_by or "", "text"),
     ]
     for metric in table.metrics:
         here, published = row.here[metric], row.paper.values[metric]

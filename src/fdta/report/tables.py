@@ -276,9 +276,6 @@ def measurement_notes(results: Results) -> list[str]:
         for rule, used in rules.items()
     )
     lines = [
-        "`paper` is the paper's number, on its data set; `here` was measured by the run in the column `run`; rows"
-        f" marked `cited` are not run here. {DASH}: not given by the paper, or not measured yet."
-        " Bold: the highest measured in its column, resolved or not.",
         "HOTA, IDF1, AssA, MOTA and DetA are in per cent, over all sequences of the split together (TrackEval)."
         " With several seeds: mean ± standard deviation over the seeds.",
         "Δ HOTA: a row's HOTA minus that of the table's reference. Its ± is the paired standard error over the test"
@@ -288,7 +285,6 @@ def measurement_notes(results: Results) -> list[str]:
         f" `{FULL}` with the same seed, not those of the paper's detector for them.",
         f"Seeds: {', '.join(map(str, benchmark.seeds))}; they vary the training of the tracker; all start from the"
         " data set's one detector. `fdta params show RUN` prints every setting of a run.",
-        f"Commit {commit(results.root)}; page written on {machine()}.",
     ]
     partial = []
     for run in runs + table_baselines(params):
@@ -325,7 +321,13 @@ def dataset_table(results: Results) -> tuple[list[str], list[list[str]]]:
 def _introduction(results: Results) -> str:
     benchmark = results.benchmark
     title = f"# The paper's tables, measured on the benchmark `{benchmark.name}`"
-    lines = [f"- {line}" for line in measurement_notes(results)]
+    legend = (
+        "`paper` is the paper's number, on its data set; `here` was measured by the run in the column `run`; rows"
+        f" marked `cited` are not run here. {DASH}: not given by the paper, or not measured yet."
+        " Bold: the highest measured in its column, resolved or not."
+    )
+    written = f"Commit {commit(results.root)}; page written on {machine()}."
+    lines = [f"- {line}" for line in (legend, *measurement_notes(results), written)]
     datasets = _markdown(*dataset_table(results), "llllrrl")
     return "\n".join([title, "", f"> {benchmark.note}", "", *lines, "", datasets])
 

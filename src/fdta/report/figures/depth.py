@@ -97,9 +97,8 @@ def depth_attention(params: Params, root: Path, datasets: tuple[str, ...]) -> Dr
     if all(found is None for found in attended.values()):
         return nothing_to_show(title, f"`{FULL}` does not attend to depth in these settings")
     figure, axes = new_figure(1.22 * len(datasets) + 0.3, len(datasets), 2 + QUERIES)
-    highest = max(
-        found.attention.max() * found.depth.size for found in attended.values() if found and len(found.depths)
-    )
+    peaks = [found.attention.max() * found.depth.size for found in attended.values() if found and len(found.depths)]
+    highest = max(peaks, default=1.0)
     told, drawn = [], None
     for row, (dataset, found) in enumerate(attended.items()):
         row_label(axes[row, 0], dataset)
