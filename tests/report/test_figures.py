@@ -215,6 +215,6 @@ def test_figures_of_the_page_and_wrong_names(params: Params, finished: Path, tmp
         draw("depth", params, finished, ("flock",), tmp_path / "a.png")
     command = ["figures", "similarity", "--params", str(params.path), "--root", str(finished)]
     assert main([*command, "--output", str(tmp_path / "b.pdf")]) == 2
-    assert "name a file that ends in .png" in capsys.readouterr().err
+    assert "name a file that ends in .png or .webp" in capsys.readouterr().err
     assert main([*command, "--dataset", "dance", "--output", str(tmp_path / "c.png")]) == 0
     assert not list(tmp_path.glob("*.pdf")) and (tmp_path / "c.json").is_file()

@@ -28,7 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of data/, models/, ...")
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="FILE", help="PNG to write; title and caption go to .json beside"
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="PNG or WebP to write; title and caption go to .json beside",
     )
     add_params(parser)
     parser.set_defaults(call=_figures)
@@ -36,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _figures(options: argparse.Namespace) -> None:
     params = Params(options.params, options.benchmark)
-    if options.output.suffix != ".png":
-        raise InputError(f"--output {options.output}: figures are written as PNG, name a file that ends in .png")
+    if options.output.suffix not in (".png", ".webp"):
+        raise InputError(f"--output {options.output}: figures are PNG or WebP, name a file that ends in .png or .webp")
     datasets = tuple(dict.fromkeys(options.dataset or figure_datasets(params)))
     if not datasets:
         raise InputError(f"benchmark {params.benchmark.name!r}: no data set has runs of base and full to show")

@@ -26,7 +26,7 @@ assert tuple(DRAWERS) == FIGURES
 
 
 def draw(name: str, params: Params, root: Path, datasets: tuple[str, ...], output: Path) -> None:
-    """Draw figure `name` (one of `FIGURES`) of `datasets` to `output`, a .png file.
+    """Draw figure `name` (one of `FIGURES`) of `datasets` to `output`, a .png or .webp file.
 
     Raises:
         ParamsError: a data set has no runs of `base` and `full`.

@@ -65,7 +65,8 @@ def interactions(params: Params, root: Path, datasets: tuple[str, ...]) -> Drawi
     if drawn is None:
         return nothing_to_show(title, f"no track of `{FULL}` is as long as the history")
     for panel in axes[-1]:
-        panel.set_xlabel("key frame")
+        if panel.images:
+            panel.set_xlabel("key frame")
     bar = figure.colorbar(drawn, ax=axes, location="right", shrink=0.6, aspect=30, pad=0.015)
     bar.set_label("attention weight")
     told = f"missing for up to {longest} frames" if longest else "none of which was ever lost, so that none is hatched"

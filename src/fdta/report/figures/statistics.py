@@ -100,8 +100,7 @@ def training(params: Params, root: Path, datasets: tuple[str, ...]) -> Drawing:
     axes[2, 0].set_ylabel("detector: loss")
     axes[0, 0].set_ylim(bottom=0)
     axes[2, 0].set_ylim(bottom=0)
-    axes[0, 0].legend(loc="upper right")
-    axes[1, 0].legend(loc="lower right")
+    figure.legend(*axes[1, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     ended = f" Last validation HOTA: {listed(told)}." if told else ""
     caption = (
         "Training curves. Top: the association loss of base and full, which both have alike (mean over neighbouring"

@@ -48,10 +48,11 @@ class Drawing:
 
 
 def write_drawing(drawing: Drawing, output: Path) -> None:
-    """Write the picture to `output` (PNG), and its title, caption and alt text beside it, as .json."""
+    """Write the picture to `output` (PNG or WebP), and its title, caption and alt text beside it, as .json."""
     with whole_file(output) as temporary:
-        # Without Matplotlib's version in the file, so that the bytes tell of the drawing alone.
-        drawing.figure.savefig(temporary, dpi=DOTS_PER_INCH, metadata={"Software": None}, facecolor="white")
+        # Without Matplotlib's version in a PNG, so that the bytes tell of the drawing alone.
+        metadata = {"Software": None} if output.suffix == ".png" else None
+        drawing.figure.savefig(temporary, dpi=DOTS_PER_INCH, metadata=metadata, facecolor="white")
     words = {"title": drawing.title, "caption": drawing.caption, "alt": drawing.alt}
     write_json(output.with_suffix(".json"), words)
 
@@ -104,7 +105,8 @@ def nothing_to_show(title: str, reason: str) -> Drawing:
 
 def say_in(axes: Axes, text: str) -> None:
     """Write why these axes are empty."""
-    axes.set(xticks=[], yticks=[])
+    axes.set(xticks=[], yticks=[], xlabel="")
+    axes.spines[:].set_visible(False)
     axes.text(0.5, 0.5, textwrap.fill(text, 24), ha="center", va="center", color="#555555", transform=axes.transAxes)
 
 

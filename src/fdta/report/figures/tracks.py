@@ -39,6 +39,8 @@ LABEL = 0.125
 """Height of a label in the frame, share of the frame's."""
 WRITTEN = 7
 """Most objects for which a matrix holds its numbers as text."""
+NUMBERED = 10
+"""Most objects for which the columns of a matrix have numbers too."""
 VARIANTS = (BASE, FULL)
 
 
@@ -143,7 +145,7 @@ def _told(dataset: str, place: _Place) -> str:
     elif full:
         why = "where full errs; base does not err anywhere"
     else:
-        why = "the first of the split: neither errs anywhere"
+        why = "for want of an error: neither errs anywhere"
     return (
         f"`{dataset}`: {place.sequence.name} from frame {place.first}, {why}. Over the whole split base switches"
         f" {place.total[0]} identities and full {place.total[1]}; {place.alone[0]} of base's have no switch of full"
@@ -228,10 +230,13 @@ def _matrix(panel: Axes, tracked: Tracked, frame: int, names: dict[int, int]) ->
     panel.set(xticks=ticks, yticks=ticks, xticklabels=numbers, yticklabels=numbers)
     panel.spines[:].set_visible(False)
     panel.tick_params(length=0, pad=3)
-    for labels in (panel.get_xticklabels(), panel.get_yticklabels()):
+    size = min(7, 84 / len(rows))
+    if len(rows) > NUMBERED:
+        panel.set_xticks([])
+    for labels in filter(None, (panel.get_xticklabels(), panel.get_yticklabels())):
         for label, number, row in zip(labels, numbers, rows, strict=True):
             colour = ERROR if tracked.matches.switched[row] else identity_style(number - 1)["color"]
-            label.set(color=ink_on(colour), fontsize=7, fontweight="bold")
+            label.set(color=ink_on(colour), fontsize=size, fontweight="bold")
             label.set_bbox({"boxstyle": "square,pad=0.12", "facecolor": colour, "edgecolor": "none"})
     if len(rows) <= WRITTEN:
         for i, j in np.ndindex(similarity.shape):
