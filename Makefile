@@ -1,4 +1,5 @@
 # make tables   every table of the paper, on the rendered benchmark (about 50 minutes on two cores)
+# make report   the tables and figures on one page, results/report.html
 # make smoke    the same workflow cut down to two minutes, in the folder smoke; its numbers mean nothing
 # make test     style and tests, the smoke workflow among them
 
@@ -8,10 +9,13 @@ CORES ?= all
 INSTALLED = $(VENV)/.installed
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: tables smoke test lint clean
+.PHONY: tables report smoke test lint clean
 
 tables: $(INSTALLED)
 	snakemake --cores $(CORES) --show-failed-logs results/tables.md
+
+report: $(INSTALLED)
+	snakemake --cores $(CORES) --show-failed-logs results/report.html
 
 smoke: $(INSTALLED)
 	snakemake --cores $(CORES) --show-failed-logs --directory smoke results/tables.md --config benchmark=smoke

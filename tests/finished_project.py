@@ -74,6 +74,16 @@ def write_scores(root: Path, measured_by: str, hota: tuple[float, ...], seed: in
     return path
 
 
+def write_similarity(path: Path) -> None:
+    histogram = {
+        "edges": [round(-1 + i / 20, 10) for i in range(41)],
+        "counts": [0] * 30 + [5] * 6 + [0] * 2 + [5] * 2,
+    }
+    similarity = {"threshold": 0.3, "pairs": 40, "mean": 0.7, "share_above_0.9": 0.25, "histogram": histogram}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(similarity))
+
+
 def write_model(model: Path, history: Path) -> None:
     """A checkpoint and the history of two epochs of two steps."""
     records = []
@@ -95,14 +105,10 @@ def write_project(root: Path) -> None:
         scores = write_scores(root, measured_by, hota)
         if "sort" in measured_by:
             continue
-        histogram = {
-            "edges": [round(-1 + i / 20, 10) for i in range(41)],
-            "counts": [0] * 30 + [5] * 6 + [0] * 2 + [5] * 2,
-        }
-        similarity = {"threshold": 0.3, "pairs": 40, "mean": 0.7, "share_above_0.9": 0.25, "histogram": histogram}
-        scores.with_name("test-similarity.json").write_text(json.dumps(similarity))
+        write_similarity(scores.with_name("test-similarity.json"))
         folder = root / "models" / "dance" / measured_by / "seed-0"
         write_model(folder / "model.pt", folder / "history.jsonl")
+    write_similarity(root / "scores" / "dance" / "detector" / "seed-0" / "test-similarity.json")
     for dataset in ("stills", "dance"):
         folder = root / "models" / dataset
         write_model(folder / "detector.pt", folder / "detector-history.jsonl")

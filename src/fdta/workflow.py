@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,40 +32,38 @@ ADAPTERS = {
 }
 """Modules of each adapter: a variant without it does not use them."""
 
-_LOCAL = ".written-here"
-"""File among the settings that is not versioned; without it the folder came from elsewhere."""
+OUTPUTS = ("data/*/seqmaps/*.txt", "data/*/depth-*.json", "pretrained/*", "models/**/*.pt", "models/**/*.jsonl")
+OUTPUTS += ("tracks/**/summary.json", "detections/**/summary.json", "scores/**/*.json", "results/**/*.*")
+OUTPUTS += ("settings/**/*.json",)
+"""Files whose times Snakemake looks at."""
+
+LOCAL = Path("settings/.written-here")
+"""File that is not versioned; without it the workspace came from elsewhere."""
 
 
 def write_resolved_settings(params: Params, folder: Path) -> None:
     """Write the settings and the digest of the code that each rule depends on; a file that is right is left alone.
 
-    ``DATASET/{data,depth,detector}.json``, ``DATASET/VARIANT/{train,track}.json``, and for all alike
-    ``{baseline,score,similarity,speed,tables}.json``.
+    ``DATASET/{data,depth,detector}.json``, ``DATASET/VARIANT/{train,track}.json``, ``DATASET/detector/track.json``, and
+    for all alike ``{baseline,score,similarity,speed,tables,figures,page}.json``.
     """
     for path, value in _resolved(params).items():
         _update(folder / path, value)
 
 
-def settle_restored_files(folder: Path, results: Iterable[Path]) -> None:
-    """Give the files of a workspace that came from elsewhere (`git clone`, `dvc pull`) one and the same time.
+def settle_restored_files(root: Path) -> None:
+    """Give `OUTPUTS` of a workspace that came from elsewhere (`git clone`, `dvc pull`) one and the same time.
 
     Snakemake holds a result for stale that is older than an input, but the times of restored files say when they came.
     They belong together, as git and DVC vouch; what differs from the settings in ``params.yaml`` is found afterwards,
     when `write_resolved_settings` writes the file anew. Does nothing in a workspace where it ran before.
-
-    Args:
-        folder: of the resolved settings.
-        results: folders whose files are settled too.
     """
-    mark = folder / _LOCAL
-    if mark.is_file():
+    if (root / LOCAL).is_file():
         return
     now = time.time()
-    for place in (folder, *results):
-        for parent, _, names in os.walk(place):
-            for name in names:
-                os.utime(Path(parent) / name, (now, now), follow_symlinks=False)
-    write_text(mark, "The settings in this folder were written, or taken over, in this workspace.\n")
+    for path in {path for pattern in OUTPUTS for path in root.glob(pattern)}:
+        os.utime(path, (now, now))
+    write_text(root / LOCAL, "The settings in this folder were written, or taken over, in this workspace.\n")
 
 
 def note_absent_inputs(output: Path, inputs: list[Path], note: Path) -> None:
@@ -107,6 +104,8 @@ def _resolved(params: Params) -> dict[str, dict[str, Any]]:
             start["class"] = data.detector_class
         code = _training_code(settings, TRACKER_PARTS)
         files[f"{dataset}/detector.json"] = start | _parts(settings, DETECTOR_PARTS) | {"processes": processes} | code
+        tracker = _parts(settings, ("tracker",))
+        files[f"{dataset}/{DETECTOR}/track.json"] = tracker | {"code": _code("track.detect")}
         for variant in params.variants:
             settings = params.settings(dataset, variant)
             training = _parts(settings, (*TRAINING_PARTS, "training"))
@@ -119,6 +118,8 @@ def _resolved(params: Params) -> dict[str, dict[str, Any]]:
     tables = {name: settings_to_dict(table) for name, table in params.tables.items()}
     benchmark = {"benchmark": params.benchmark.name, "seeds": params.benchmark.seeds}
     files["tables.json"] = benchmark | tables | {"code": _code("report.tables")}
+    files["figures.json"] = {"code": _code("report.figures")}
+    files["page.json"] = {"code": _code("report.page")}
     return files
 
 

@@ -143,15 +143,8 @@ def test_speed_history_and_similarity(params: Params, root: Path):
     similarity = text.partition("## Similarity")[2]
     cells = [cell.strip() for cell in similarity.partition("`full`")[2].splitlines()[0].split("|")[1:-1]]
     assert cells == ["0.700", "0.0", "0.0", "0.0", "62.5", "12.5", "25.0"]
-    assert "detector alone" not in similarity
-
-
-def test_the_detector_alone_is_shown_where_it_is_measured(params: Params, root: Path):
-    path = root / "scores" / "dance" / "detector" / "seed-0" / "test-similarity.json"
-    path.parent.mkdir(parents=True)
-    path.write_bytes((root / "scores" / "dance" / "full" / "seed-0" / "test-similarity.json").read_bytes())
-    assert path in table_inputs(params, root)
-    assert "detector alone" in written(params, root)
+    alone = similarity.partition("detector alone")[2].splitlines()[0]
+    assert [cell.strip() for cell in alone.split("|")[1:-1]] == cells
 
 
 def test_csv_holds_the_same_numbers(params: Params, root: Path):
@@ -211,7 +204,7 @@ def test_runs_and_files_that_the_tables_need(params: Params, root: Path):
     assert len(set(inputs)) == len(inputs) and all((root / path).is_file() for path in inputs)
     assert {"results/speed/dance.json", "models/dance/ta/seed-0/history.jsonl"} <= set(inputs)
     assert {path for path in inputs if "similarity" in path} == {
-        f"scores/dance/{name}/seed-0/test-similarity.json" for name in ("base", "ta", "full")
+        f"scores/dance/{name}/seed-0/test-similarity.json" for name in ("detector", "base", "ta", "full")
     }
 
 

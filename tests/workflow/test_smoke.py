@@ -52,7 +52,7 @@ def planned(workspace: Path, tmp_path: Path, change: Callable[[dict[str, Any]], 
 def workspace(tmp_path_factory):
     """A folder in which the whole workflow ran once."""
     folder = tmp_path_factory.mktemp("smoke")
-    result = snakemake(folder, "results/tables.md")
+    result = snakemake(folder, "results/report.html")
     logs = "\n".join(f"{path}:\n{path.read_text()[-600:]}" for path in sorted(folder.glob("logs/**/*.log")))
     assert result.returncode == 0, result.stderr[-4000:] + logs[-4000:]
     return folder
@@ -70,6 +70,24 @@ def test_every_table_is_written(workspace):
     assert "numbers mean nothing" in text
 
 
+def test_the_page_has_every_table_and_figure_and_loads_nothing(workspace):
+    text = (workspace / "results/report.html").read_text()
+    for name in [*(f"table-{number}" for number in range(1, 12)), "similarity"]:
+        assert f'<section id="{name}"' in text
+    figures = {path.stem for path in (workspace / "results/figures").glob("*.png")}
+    assert len(figures) == 9 and "tracks-smoke-flock" in figures
+    assert set(re.findall(r'<figure id="figure-([\w-]+)"', text)) == figures
+    assert text.count("data:image/png;base64,") == 9 and "Not drawn yet" not in text
+    assert not re.search(r"https?://|url\(|@import|<link", text)
+
+
+def test_figures_are_the_same_when_drawn_again(workspace, tmp_path):
+    output = tmp_path / "interactions.png"
+    command = ["fdta", "figures", "interactions", "--output", str(output), "--benchmark", "smoke"]
+    subprocess.run([*command, "--params", str(ROOT / "params.yaml")], cwd=workspace, check=True, env=ENVIRONMENT)
+    assert output.read_bytes() == (workspace / "results/figures/interactions.png").read_bytes()
+
+
 def test_every_run_has_model_tracks_and_scores(workspace):
     models = list(workspace.glob("models/*/*/seed-*/model.pt"))
     assert len(models) == 27
@@ -82,7 +100,7 @@ def test_every_run_has_model_tracks_and_scores(workspace):
 
 
 def test_nothing_is_done_twice(workspace):
-    result = snakemake(workspace, "-n", "results/tables.md")
+    result = snakemake(workspace, "-n", "results/tables.md", "results/report.html")
     assert "Nothing to be done" in result.stdout + result.stderr
 
 

@@ -19,12 +19,15 @@ COMMANDS = {
     "train": "train a detector or a variant of FDTA",
     "weights": "download and read published checkpoints, or write ours as the published code does",
     "track": "track a video, or every sequence of a folder",
+    "detect": "run a detector alone, without tracking",
     "baseline": "run SORT, ByteTrack, OC-SORT or BoT-SORT on a run's detections",
     "score": "score tracks against ground truth with TrackEval",
     "submission": "zip a run's tracks for an evaluation server",
     "similarity": "measure how alike the object embeddings of a run are",
     "bench": "measure speed",
+    "figures": "draw the figures of the paper from finished runs",
     "tables": "write the paper's tables with our numbers beside them",
+    "report": "write the page of tables and figures",
     "mlflow": "send runs to MLflow",
 }
 

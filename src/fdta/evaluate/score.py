@@ -125,7 +125,7 @@ def _sequence_data(folder: Path, track_file: Path) -> dict[str, Any]:
     return {
         "gt_ids": truth_ids,
         "tracker_ids": found_ids,
-        "similarity_scores": [_iou(a, b) for a, b in zip(truth_boxes, found_boxes, strict=True)],
+        "similarity_scores": [box_iou(a, b) for a, b in zip(truth_boxes, found_boxes, strict=True)],
         "num_gt_dets": sum(map(len, truth_ids)),
         "num_tracker_dets": sum(map(len, found_ids)),
         "num_gt_ids": truth_identities,
@@ -153,8 +153,8 @@ def _by_frame(boxes: Boxes, frames: int, keep: np.ndarray) -> tuple[list[np.ndar
     return np.split(indices, starts), np.split(boxes.boxes_xywh[keep], starts), len(identities)
 
 
-def _iou(first_xywh: np.ndarray, second_xywh: np.ndarray) -> np.ndarray:
-    """(n,4) and (m,4) -> (n,m); every box has an area."""
+def box_iou(first_xywh: np.ndarray, second_xywh: np.ndarray) -> np.ndarray:
+    """IoU of every pair of boxes x, y, w, h with an area: (n,4) and (m,4) -> (n,m) in 0..1."""
     corners = [np.hstack((boxes[:, :2], boxes[:, :2] + boxes[:, 2:])) for boxes in (first_xywh, second_xywh)]
     first, second = corners[0][:, None], corners[1][None]
     sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])

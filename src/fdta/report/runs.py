@@ -9,8 +9,12 @@ from fdta.report.paper import read_paper
 
 FULL = "full"
 """The variant whose detections the baselines link and whose speed is measured."""
+BASE = "base"
+"""The variant without adapters, which the figures set beside `FULL`."""
 COMPLEMENTARY = "table-4"
 """The table whose variants the similarity table shows."""
+FIGURES = ("similarity", "depth", "tracks", "embeddings", "depth-attention", "interactions", "training")
+"""Names of the figures, in the order of the page."""
 
 
 def table_runs(params: Params) -> list[Run]:
@@ -40,9 +44,8 @@ def table_baselines(params: Params) -> list[Run]:
     return _runs(params, {name: name for name in BASELINES})
 
 
-def similarity_runs(params: Params, root: Path) -> list[Run]:
-    """Runs of the similarity table: on every data set those that are variants of Table 4, and before them the detector
-    alone (seed 0) where its similarities exist."""
+def similarity_runs(params: Params) -> list[Run]:
+    """Runs of the similarity table: on every data set the detector alone (seed 0) and the variants of Table 4."""
     table = params.tables.get(COMPLEMENTARY)
     runs = [
         run
@@ -50,7 +53,7 @@ def similarity_runs(params: Params, root: Path) -> list[Run]:
         if table and run.variant in table.rows.values() and run.seed in params.benchmark.seeds
     ]
     detectors = [Run(dataset, DETECTOR) for dataset in dict.fromkeys(run.dataset for run in runs)]
-    return [run for run in detectors if similarity_path(params, root, run).is_file()] + runs
+    return detectors + runs
 
 
 def submission_runs(params: Params) -> list[Run]:
@@ -72,7 +75,7 @@ def table_inputs(params: Params, root: Path) -> list[Path]:
     """
     paper = read_paper(params)
     files = [scores_path(params, root, run) for run in table_runs(params) + table_baselines(params)]
-    files += [similarity_path(params, root, run) for run in similarity_runs(params, root)]
+    files += [similarity_path(params, root, run) for run in similarity_runs(params)]
     for name, table in params.tables.items():
         dataset = params.benchmark.dataset_of(table.dataset)
         if dataset and "milliseconds" in paper.tables[name].metrics:
@@ -83,6 +86,56 @@ def table_inputs(params: Params, root: Path) -> list[Path]:
     files += [submission_path(root, run) for run in submission_runs(params)]
     files += list(depth_costs_paths(params, root).values())
     return list(dict.fromkeys(files))
+
+
+def figure_datasets(params: Params) -> tuple[str, ...]:
+    """Data sets on which the tables have `BASE` and `FULL`: those that figures show.
+
+    Raises:
+        ParamsError: see `read_paper`.
+    """
+    runs = table_runs(params)
+    both = [run.dataset for run in runs if run.variant == FULL and Run(run.dataset, BASE, run.seed) in runs]
+    return tuple(dict.fromkeys(both))
+
+
+def page_figures(params: Params) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """The figures of the page: file name without ending -> which of `FIGURES` it is, and its data sets.
+
+    Raises:
+        ParamsError: see `read_paper`.
+    """
+    datasets = figure_datasets(params)
+    figures = {}
+    for name in FIGURES if datasets else ():
+        if name == "tracks":
+            figures |= {f"{name}-{dataset}": (name, (dataset,)) for dataset in datasets}
+        else:
+            figures[name] = name, datasets
+    return figures
+
+
+def figure_inputs(params: Params, root: Path, name: str, datasets: tuple[str, ...]) -> list[Path]:
+    """Files that figure `name` of `datasets` is made from; tracks stand for their detections, a sequence map for the
+    split."""
+    files = []
+    for dataset in datasets:
+        data, seed = params.benchmark.dataset(dataset), params.benchmark.seeds[0]
+        base, full, detector = Run(dataset, BASE, seed), Run(dataset, FULL, seed), Run(dataset, DETECTOR)
+        folder = root / "data" / dataset
+        model = root / "models" / str(full) / "model.pt"
+        tracks = [root / "tracks" / str(run) / data.test_split / "summary.json" for run in (base, full)]
+        validation = data.validation_split
+        files += {
+            "similarity": [similarity_path(params, root, run) for run in (detector, base, full)],
+            "depth": [model, folder / f"seqmaps/{validation}.txt", folder / f"depth-{validation}.json"],
+            "tracks": tracks,
+            "embeddings": tracks,
+            "depth-attention": [model, folder / f"seqmaps/{data.test_split}.txt"],
+            "interactions": [model, tracks[1]],
+            "training": [*(history_path(root, run) for run in (base, full)), detector_history_path(root, dataset)],
+        }[name]
+    return files
 
 
 def scores_path(params: Params, root: Path, run: Run) -> Path:
@@ -100,6 +153,11 @@ def similarity_path(params: Params, root: Path, run: Run) -> Path:
 def history_path(root: Path, run: Run) -> Path:
     """Losses, times and validation scores of the training of `run`."""
     return root / "models" / str(run) / "history.jsonl"
+
+
+def detector_history_path(root: Path, dataset: str) -> Path:
+    """Losses, times and validation scores of the training of the detector of `dataset`."""
+    return root / "models" / dataset / "detector-history.jsonl"
 
 
 def speed_path(root: Path, dataset: str) -> Path:

@@ -45,8 +45,10 @@ __all__ = ["table_baselines", "table_inputs", "table_runs", "write_tables"]
 
 TITLES = {"milliseconds": "ms", "percent": "%", "history": "history", "hours_per_epoch": "h/epoch"}
 DECIMALS = {"milliseconds": 2, "history": 0, "mean": 3}
+DEPTH_COSTS_TITLE = "D.1.1: Cost of pseudo depth"
 SIDES = ("paper", "here")
 DASH = "—"
+SIMILARITY_TITLE = "Similarity between objects (the statistic of Fig. 1)"
 PUBLISHED_RULE = "object-max"
 SIMILARITY_RANGES = {
     "below 0": (-math.inf, 0.0),
@@ -139,16 +141,18 @@ def write_tables(params: Params, root: Path, output: Path) -> None:
     sections = [_introduction(results)]
     for name, settings in params.tables.items():
         table, dataset = paper.tables[name], params.benchmark.dataset_of(settings.dataset)
-        rows = _rows(results, table, name)
+        rows = table_rows(results, table, name)
         sections.append(_section(results, table, name, rows))
         write_text(folder / f"{name}.csv", _csv(_records(table, rows, dataset)))
-    costs = _depth_costs(results, paper)
+    costs = depth_costs(results, paper)
     if costs:
-        sections.append(_depth_costs_section(costs))
+        text, header, rows = depth_costs_table(costs)
+        sections += [f"## {DEPTH_COSTS_TITLE}", text, _markdown(header, rows, "llr")]
     write_text(folder / "depth-cost.csv", _csv(costs))
-    similarities = _similarities(results)
-    sections.append(_similarity_section(results, similarities, paper.similarity_note))
-    write_text(folder / "similarity.csv", _csv(_similarity_records(similarities)))
+    measured = similarities(results)
+    text, header, rows = similarity_table(measured, paper.similarity_note)
+    sections += [f"## {SIMILARITY_TITLE}", text, _markdown(header, rows, "llr")]
+    write_text(folder / "similarity.csv", _csv(_similarity_records(measured)))
     write_text(output, "\n\n".join(sections) + "\n")
 
 
@@ -255,7 +259,8 @@ class Results:
             return None
 
 
-def _rows(results: Results, table: PaperTable, name: str) -> list[Row]:
+def table_rows(results: Results, table: PaperTable, name: str) -> list[Row]:
+    """Rows of the table `name`, in the paper's order."""
     settings = results.params.tables[name]
     dataset = results.benchmark.dataset_of(settings.dataset)
     here = {
@@ -293,7 +298,8 @@ def _rows(results: Results, table: PaperTable, name: str) -> list[Row]:
     ]
 
 
-def _introduction(results: Results) -> str:
+def measurement_notes(results: Results) -> list[str]:
+    """How the numbers were made and what to make of them; pieces of Markdown."""
     benchmark, params = results.benchmark, results.params
     runs = table_runs(params)
     rules: dict[str, list[Run]] = {}
@@ -305,23 +311,15 @@ def _introduction(results: Results) -> str:
         for rule, used in rules.items()
     )
     lines = [
-        f"# The paper's tables, measured on the benchmark `{benchmark.name}`",
-        "",
-        f"> {benchmark.note}",
-        "",
-        "- `paper` is the paper's number, on its data set; `here` was measured by the run in the column `run`; rows"
-        f" marked `cited` are not run here. {DASH}: not given by the paper, or not measured yet."
-        " Bold: the highest measured in its column, resolved or not.",
-        "- HOTA, IDF1, AssA, MOTA and DetA are in per cent, over all sequences of the split together (TrackEval)."
+        "HOTA, IDF1, AssA, MOTA and DetA are in per cent, over all sequences of the split together (TrackEval)."
         " With several seeds: mean ± standard deviation over the seeds.",
-        "- Δ HOTA: a row's HOTA minus that of the table's reference. Its ± is the paired standard error over the test"
+        "Δ HOTA: a row's HOTA minus that of the table's reference. Its ± is the paired standard error over the test"
         " sequences, from each sequence's own difference; it leaves out the randomness of training.",
-        f"- {_noise_note(results.seed_noise)}",
-        f"- Assignment in the tracker: {assignment}. SORT, ByteTrack, OC-SORT and BoT-SORT link the detections of"
+        noise_note(results.seed_noise),
+        f"Assignment in the tracker: {assignment}. SORT, ByteTrack, OC-SORT and BoT-SORT link the detections of"
         f" `{FULL}` with the same seed, not those of the paper's detector for them.",
-        f"- Seeds: {', '.join(map(str, benchmark.seeds))}; they vary the training of the tracker; all start from the"
+        f"Seeds: {', '.join(map(str, benchmark.seeds))}; they vary the training of the tracker; all start from the"
         " data set's one detector. `fdta params show RUN` prints every setting of a run.",
-        f"- Commit {commit(results.root)}; page written on {machine()}.",
     ]
     partial = []
     for run in runs + table_baselines(params):
@@ -330,15 +328,21 @@ def _introduction(results: Results) -> str:
         if scores and len(scores) - 1 != sequences:
             partial.append(f"`{run}` ({len(scores) - 1} of {sequences})")
     if partial:
-        lines.append(f"- **Not scored on all test sequences**: {', '.join(partial)}.")
+        lines.append(f"**Not scored on all test sequences**: {', '.join(partial)}.")
     missing = [path for path in table_inputs(params, results.root) if not path.is_file()]
     if missing:
         shown = ", ".join(f"`{path.relative_to(results.root)}`" for path in missing[:3])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        lines.append(f"- **Not measured yet**, {len(missing)} files: {shown}{more}.")
+        lines.append(f"**Not measured yet**, {len(missing)} files: {shown}{more}.")
+    return lines
+
+
+def dataset_table(results: Results) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table that tells what the data sets are."""
+    benchmark, params = results.benchmark, results.params
     header = ["data set", "what it is", "beside the paper's", "split", "sequences", "frames", "detector starts from"]
     cells = []
-    for name in dict.fromkeys(run.dataset for run in runs):
+    for name in dict.fromkeys(run.dataset for run in table_runs(params)):
         data = benchmark.dataset(name)
         sequences, frames = data.splits[data.test_split], results.frames(name) or DASH
         start = f"`{data.detector_start}`" if data.detector_start else "random weights"
@@ -346,10 +350,25 @@ def _introduction(results: Results) -> str:
             loss = params.settings(data.detector_start, DETECTOR).loss
             start += " (attribute pre-training)" if loss.attributes else ""
         cells.append([f"`{name}`", data.title, data.counterpart, data.test_split, str(sequences), str(frames), start])
-    return "\n".join([*lines, "", _markdown(header, cells, "llllrrl")])
+    return header, cells
 
 
-def _noise_note(noise: SeedNoise | None) -> str:
+def _introduction(results: Results) -> str:
+    benchmark = results.benchmark
+    title = f"# The paper's tables, measured on the benchmark `{benchmark.name}`"
+    legend = (
+        "`paper` is the paper's number, on its data set; `here` was measured by the run in the column `run`; rows"
+        f" marked `cited` are not run here. {DASH}: not given by the paper, or not measured yet."
+        " Bold: the highest measured in its column, resolved or not."
+    )
+    written = f"Commit {commit(results.root)}; page written on {machine()}."
+    lines = [f"- {line}" for line in (legend, *measurement_notes(results), written)]
+    datasets = _markdown(*dataset_table(results), "llllrrl")
+    return "\n".join([title, "", f"> {benchmark.note}", "", *lines, "", datasets])
+
+
+def noise_note(noise: SeedNoise | None) -> str:
+    """How far another seed moves a score, in Markdown."""
     if noise is None:
         return (
             "**Seed noise has not been measured in this run**: no variant has several seeds. How far another seed moves"
@@ -362,7 +381,13 @@ def _noise_note(noise: SeedNoise | None) -> str:
     )
 
 
-def _section(results: Results, table: PaperTable, name: str, rows: list[Row]) -> str:
+def table_title(results: Results, name: str) -> str:
+    """Title of the table `name`, with its number."""
+    return f"{name.capitalize().replace('-', ' ')}: {results.params.tables[name].title}"
+
+
+def table_notes(results: Results, table: PaperTable, name: str, rows: list[Row]) -> tuple[str, list[str]]:
+    """Where the numbers of a table come from, and what is said below it; pieces of Markdown."""
     settings = results.params.tables[name]
     dataset = results.benchmark.dataset_of(settings.dataset)
     below = list(table.notes)
@@ -389,8 +414,12 @@ def _section(results: Results, table: PaperTable, name: str, rows: list[Row]) ->
                 f"Here: images of {width} x {height} in the network, {speed['objects']:.1f} objects a frame; on"
                 f" {speed['machine']}; {speed['threads']} CPU threads"
             )
-    below += _resolution(results, table, rows)
-    title = f"## {name.capitalize().replace('-', ' ')}: {settings.title}"
+    return place, below + _resolution(results, table, rows)
+
+
+def _section(results: Results, table: PaperTable, name: str, rows: list[Row]) -> str:
+    place, below = table_notes(results, table, name, rows)
+    title = f"## {table_title(results, name)}"
     return "\n\n".join(
         [title, place, _layout(table, rows), *(["\n".join(f"- {line}" for line in below)] if below else [])]
     )
@@ -400,7 +429,7 @@ def _layout(table: PaperTable, rows: list[Row]) -> str:
     header = ["", "run"] + [f"{TITLES.get(metric, metric)} {side}" for metric in table.metrics for side in SIDES]
     if table.references:
         header += ["Δ HOTA paper", "Δ HOTA here ± s.e."]
-    best = _best(table, rows)
+    best = best_cells(table, rows)
     cells, group = [], ""
     for row in rows:
         if row.paper.group != group:
@@ -408,13 +437,13 @@ def _layout(table: PaperTable, rows: list[Row]) -> str:
             cells.append([f"*{group}*"] + [""] * (len(header) - 1))
         line = [row.paper.label, f"`{row.measured_by}`{row.mark}" if row.measured_by else "cited"]
         for metric in table.metrics:
-            here = _number(metric, row.here[metric]) if row.measured_by else ""
-            line += [_text(metric, row.paper.values[metric]), f"**{here}**" if (row.key, metric) in best else here]
-        cells.append(line + (_difference_cells(row.difference) if table.references else []))
+            here = number(metric, row.here[metric]) if row.measured_by else ""
+            line += [text_of(metric, row.paper.values[metric]), f"**{here}**" if (row.key, metric) in best else here]
+        cells.append(line + (difference_cells(row.difference) if table.references else []))
     return _markdown(header, cells, "llr")
 
 
-def _best(table: PaperTable, rows: list[Row]) -> set[tuple[str, str]]:
+def best_cells(table: PaperTable, rows: list[Row]) -> set[tuple[str, str]]:
     """(row, metric) of the highest scores, where there are different ones; rows trained on the test split stay out, and
     the others once a server scored one."""
     compared = [row for row in rows if not row.trained_on_test]
@@ -427,14 +456,15 @@ def _best(table: PaperTable, rows: list[Row]) -> set[tuple[str, str]]:
     return best
 
 
-def _difference_cells(difference: Difference | None) -> list[str]:
+def difference_cells(difference: Difference | None) -> list[str]:
+    """The paper's difference and ours, as text; empty where the row has no reference."""
     if difference is None:
         return ["", ""]
-    paper = DASH if difference.paper is None else _signed(difference.paper)
+    paper = DASH if difference.paper is None else signed(difference.paper)
     if difference.here is None:
         return [paper, DASH]
     error = "" if difference.error is None else f" ± {difference.error:.1f}"
-    return [paper, _signed(difference.here) + error]
+    return [paper, signed(difference.here) + error]
 
 
 def _resolution(results: Results, table: PaperTable, rows: list[Row]) -> list[str]:
@@ -475,7 +505,7 @@ def _other_submissions(results: Results, dataset: str, rows: Iterable[str]) -> l
     return lines
 
 
-def _depth_costs(results: Results, paper: Paper) -> list[dict[str, Any]]:
+def depth_costs(results: Results, paper: Paper) -> list[dict[str, Any]]:
     """A record for each data set: what its pseudo depth cost, the paper's and ours."""
     records = []
     for dataset, path in depth_costs_paths(results.params, results.root).items():
@@ -497,7 +527,8 @@ def _depth_costs(results: Results, paper: Paper) -> list[dict[str, Any]]:
     return records
 
 
-def _depth_costs_section(costs: list[dict[str, Any]]) -> str:
+def depth_costs_table(costs: list[dict[str, Any]]) -> tuple[str, list[str], list[list[str]]]:
+    """Words, header and rows of the table of `costs`."""
     header = ["data set", "teacher", "hours paper", "hours here", "GB paper", "GB here", "sequences"]
     rows = []
     for cost in costs:
@@ -514,12 +545,12 @@ def _depth_costs_section(costs: list[dict[str, Any]]) -> str:
     )
     if any(cost["own_maps"] for cost in costs):
         text += " Sequences whose maps were brought along count for the disk alone."
-    return "\n\n".join(["## D.1.1: Cost of pseudo depth", text, _markdown(header, rows, "llr")])
+    return text, header, rows
 
 
-def _similarities(results: Results) -> dict[tuple[str, str], dict[str, Measured]]:
+def similarities(results: Results) -> dict[tuple[str, str], dict[str, Measured]]:
     """(data set, variant) -> column of the similarity table -> number; no columns where nothing is measured."""
-    due = similarity_runs(results.params, results.root)
+    due = similarity_runs(results.params)
     variants = [DETECTOR, *results.params.tables[COMPLEMENTARY].rows.values()] if due else []
     datasets = list(results.benchmark.datasets)
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
@@ -544,30 +575,33 @@ def _similarity_columns(similarity: dict[str, Any]) -> dict[str, float]:
     return {"mean": similarity["mean"], **shares}
 
 
-def _similarity_section(results: Results, table: dict[tuple[str, str], dict[str, Measured]], note: str) -> str:
+def similarity_table(
+    table: dict[tuple[str, str], dict[str, Measured]], note: str
+) -> tuple[str, list[str], list[list[str]]]:
+    """What the similarity table shows, its header and its rows."""
     header = ["data set", "run", "mean", *SIMILARITY_RANGES]
     rows = []
     for (dataset, variant), columns in table.items():
         cells = [f"`{dataset}`", "detector alone" if variant == DETECTOR else f"`{variant}`"]
-        rows.append(cells + [_number(column, columns.get(column)) for column in header[2:]])
+        rows.append(cells + [number(column, columns.get(column)) for column in header[2:]])
     text = (
         "Cosine similarity of the object embeddings of one frame, over all pairs of detections above the tracker's"
         " threshold on the test split: mean, and share of the pairs in per cent by range. The embeddings are the"
         " decoder's output, so that SA and IA may change them, TA only by what it made the detector learn. " + note
     )
-    return "\n\n".join(
-        ["## Similarity between objects (the statistic of Fig. 1)", text, _markdown(header, rows, "llr")]
-    )
+    return text, header, rows
 
 
-def _number(metric: str, measured: Measured | None) -> str:
+def number(metric: str, measured: Measured | None) -> str:
+    """`measured` as text, with the deviation over seeds where there are several."""
     if measured is None:
         return DASH
     deviation = measured.deviation
-    return _text(metric, measured.mean) + (f" ± {_text(metric, deviation)}" if deviation is not None else "")
+    return text_of(metric, measured.mean) + (f" ± {text_of(metric, deviation)}" if deviation is not None else "")
 
 
-def _text(metric: str, value: float | None) -> str:
+def text_of(metric: str, value: float | None) -> str:
+    """`value` with the decimals of `metric`."""
     if value is None:
         return DASH
     if metric == "hours_per_epoch" and value < 0.1:
@@ -575,7 +609,8 @@ def _text(metric: str, value: float | None) -> str:
     return f"{value:.{DECIMALS.get(metric, 1)}f}"
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """`value` with its sign and one decimal."""
     return f"{value:+.1f}".replace("-", "−")  # noqa: RUF001
 
 

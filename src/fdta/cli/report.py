@@ -1,0 +1,29 @@
+"""``fdta report``: results/report.html."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fdta.cli import add_params
+from fdta.params import Params
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description += (
+        "\nOne file with every table and figure, which needs no network; the figures are taken from figures/ beside it,"
+        "\nwhere `fdta figures` puts them. What is absent is a dash, or told."
+    )
+    parser.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of scores/ and models/")
+    parser.add_argument(
+        "--output", type=Path, default=Path("results/report.html"), metavar="FILE", help="HTML page to write"
+    )
+    add_params(parser)
+    parser.set_defaults(call=_report)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from fdta.report.page import write_page
+
+    write_page(Params(options.params, options.benchmark), options.root, options.output)
+    print(f"written: {options.output}")

@@ -1,0 +1,43 @@
+"""The paper's figures from what the runs left: a PNG and, beside it as .json, its title, caption and alt text.
+
+The same files give the same bytes on the same machine. Where a run leaves nothing to show, the figure says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from fdta.params import Params, ParamsError
+from fdta.report.figures import depth, embeddings, interactions, statistics, tracks
+from fdta.report.figures.style import Drawing, styled, write_drawing
+from fdta.report.runs import FIGURES, figure_datasets
+
+DRAWERS: dict[str, Callable[[Params, Path, tuple[str, ...]], Drawing]] = {
+    "similarity": statistics.similarity,
+    "depth": depth.depth,
+    "tracks": tracks.tracks,
+    "embeddings": embeddings.embeddings,
+    "depth-attention": depth.depth_attention,
+    "interactions": interactions.interactions,
+    "training": statistics.training,
+}
+assert tuple(DRAWERS) == FIGURES
+
+
+def draw(name: str, params: Params, root: Path, datasets: tuple[str, ...], output: Path) -> None:
+    """Draw figure `name` (one of `FIGURES`) of `datasets` to `output`, a .png or .webp file.
+
+    Raises:
+        ParamsError: a data set has no runs of `base` and `full`.
+        InputError: a file that the figure is made from is missing or malformed.
+    """
+    possible = figure_datasets(params)
+    for dataset in datasets:
+        if dataset not in possible:
+            raise ParamsError(
+                f"data set {dataset!r}: no table of benchmark {params.benchmark.name!r} has base and full on it; "
+                f"choose among {', '.join(possible) or 'none'}"
+            )
+    with styled():
+        write_drawing(DRAWERS[name](params, Path(root), datasets), Path(output))

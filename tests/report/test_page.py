@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from fdta.errors import InputError
+from fdta.params import Params
+from fdta.report.page import marked, write_page
+from fdta.report.runs import page_figures
+
+pytest.importorskip("jinja2")
+
+VOID = {"meta", "img", "br", "link"}
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+class Page(HTMLParser):
+    """What a page holds; refuses tags that do not close."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.images: list[dict[str, str]] = []
+        self.addresses: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        values = dict(attributes)
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "img":
+            self.images.append(values)
+        self.ids += [values["id"]] if "id" in values else []
+        self.addresses += [values[name] for name in ("src", "href", "srcset", "data", "action") if name in values]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def written(params: Params, root: Path) -> str:
+    output = root / "results" / "report.html"
+    write_page(params, root, output)
+    return output.read_text()
+
+
+def write_figures(params: Params, root: Path) -> None:
+    for name in page_figures(params):
+        path = root / "results" / "figures" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(PIXEL)
+        words = {"title": f"Title {name}", "caption": f"See `{name}` & <b>", "alt": f'"{name}"'}
+        path.with_suffix(".json").write_text(json.dumps(words))
+
+
+def test_every_table_and_figure_is_there_and_nothing_comes_from_elsewhere(params: Params, root: Path):
+    write_figures(params, root)
+    text = written(params, root)
+    page = Page(text)
+    assert {*params.tables, "similarity", *(f"figure-{name}" for name in page_figures(params))} <= set(page.ids)
+    assert len(set(page.ids)) == len(page.ids)
+    assert len(page.images) == len(page_figures(params)) == 7
+    for image in page.images:
+        assert image["alt"] and (image["width"], image["height"]) == ("1", "1")
+    assert all(address.startswith(("#", "data:image/png;base64,")) for address in page.addresses)
+    assert all(f"#{name}" in page.addresses for name in ("figures", "tables", "settings", "cite"))
+    assert not re.search(r"url\(|@import|https?://", text)
+    assert "See <code>depth</code> &amp; &lt;b&gt;" in text
+    assert "Made for a test." in text and "temporal.enabled: false" in text and "@article" in text
+
+
+def test_numbers_stand_beside_the_papers_with_their_difference(params: Params, root: Path):
+    text = written(params, root)
+    table = text.partition('<section id="table-4"')[2].partition("</section>")[0]
+    row = next(line for line in table.splitlines() if ">SA + TA + IA<" in line)
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", row)
+    # HOTA of the paper, ours, and ours minus the paper's.
+    assert cells[:4] == ["<code>full</code>", "71.7", "61.0", "−10.7"]  # noqa: RUF001
+    assert cells[-2] == "+2.3" and cells[-1].startswith("+3.0 ± ")
+    assert 'data-value="61.0"' in row and 'class="best"' in row
+    cited = next(line for line in table.splitlines() if ">SA<" in line)
+    assert cited.startswith('<tr class="cited">') and ">70.2<" in cited
+    glance = text.partition('id="glance"')[2].partition("</section>")[0]
+    assert "bot-sort 42.0" in glance and "<strong>61.0</strong>" in glance
+
+
+def test_what_is_absent_is_told(params: Params, root: Path):
+    text = written(params, root)
+    assert not Page(text).images
+    assert "snakemake --cores all results/figures/tracks-dance.png" in text
+    empty = written(params, root.parent / "empty")
+    assert "—" in empty.partition('id="glance"')[2].partition("</section>")[0]
+
+
+def test_a_file_that_is_no_figure_is_named(params: Params, root: Path):
+    write_figures(params, root)
+    path = root / "results" / "figures" / "depth.png"
+    path.write_bytes(b"GIF")
+    with pytest.raises(InputError, match=r"figures/depth\.png: no figure"):
+        written(params, root)
+    assert not (root / "results" / "report.html").exists()
+
+
+def test_marks_become_tags_and_nothing_else_does():
+    text = "**a *b* `x<y`** *c* 2 * 3 * 4"
+    assert marked(text) == "<strong>a <em>b</em> <code>x&lt;y</code></strong> <em>c</em> 2 * 3 * 4"
