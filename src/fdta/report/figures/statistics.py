@@ -28,10 +28,14 @@ def similarity(params: Params, root: Path, datasets: tuple[str, ...]) -> Drawing
         axes[-1, column].set_xlabel("cosine similarity")
         for row, (variant, name) in enumerate(NAMES.items()):
             panel = axes[row, column]
-            found = read_json(similarity_path(params, root, Run(dataset, variant, _seed(params, variant))))
+            run = Run(dataset, variant, _seed(params, variant))
+            path = similarity_path(params, root, run)
+            found = read_json(path)
+            if found is None:
+                raise InputError(f"{path}: no such file; make it with `snakemake --cores all {path}`")
             if column == 0:
                 panel.set_ylabel(f"{name}\nshare of pairs, %")
-            if not found or not found["pairs"]:
+            if not found["pairs"]:
                 say_in(panel, "no frame has two detections")
                 shares[dataset].append("no pair")
                 continue
