@@ -217,4 +217,11 @@ def test_figures_of_the_page_and_wrong_names(params: Params, finished: Path, tmp
     assert main([*command, "--output", str(tmp_path / "b.pdf")]) == 2
     assert "name a file that ends in .png or .webp" in capsys.readouterr().err
     assert main([*command, "--dataset", "dance", "--output", str(tmp_path / "c.png")]) == 0
+    (finished / "scores" / "dance" / "base" / "seed-0" / "test-similarity.json").rename(tmp_path / "kept.json")
+    try:
+        with pytest.raises(InputError, match=r"base/seed-0/test-similarity\.json: no such file"):
+            draw("similarity", params, finished, ("dance",), tmp_path / "d.png")
+    finally:
+        (tmp_path / "kept.json").rename(finished / "scores" / "dance" / "base" / "seed-0" / "test-similarity.json")
+    assert not (tmp_path / "d.png").exists()
     assert not list(tmp_path.glob("*.pdf")) and (tmp_path / "c.json").is_file()

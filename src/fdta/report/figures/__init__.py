@@ -11,7 +11,7 @@ from pathlib import Path
 from fdta.params import Params, ParamsError
 from fdta.report.figures import depth, embeddings, interactions, statistics, tracks
 from fdta.report.figures.style import Drawing, styled, write_drawing
-from fdta.report.runs import FIGURES, figure_datasets
+from fdta.report.runs import figure_datasets
 
 DRAWERS: dict[str, Callable[[Params, Path, tuple[str, ...]], Drawing]] = {
     "similarity": statistics.similarity,
@@ -22,11 +22,10 @@ DRAWERS: dict[str, Callable[[Params, Path, tuple[str, ...]], Drawing]] = {
     "interactions": interactions.interactions,
     "training": statistics.training,
 }
-assert tuple(DRAWERS) == FIGURES
 
 
 def draw(name: str, params: Params, root: Path, datasets: tuple[str, ...], output: Path) -> None:
-    """Draw figure `name` (one of `FIGURES`) of `datasets` to `output`, a .png or .webp file.
+    """Draw figure `name` (one of `fdta.report.runs.FIGURES`) of `datasets` to `output`, a .png or .webp file.
 
     Raises:
         ParamsError: a data set has no runs of `base` and `full`.

@@ -83,8 +83,8 @@ def depth(params: Params, root: Path, datasets: tuple[str, ...]) -> Drawing:
     if beyond:
         caption += (
             " Not counted are cells whose pseudo depth is 0, without measurable disparity, such as sky"
-            f" ({', '.join(beyond)} of the cells): by the paper's discretization they lie outside the range and share"
-            " the last bin, which stands for the nearest depth, so that SA learns to paint them bright."
+            f" ({', '.join(beyond)} of the cells): by the published discretization they lie outside the range and share"
+            " the last bin, which stands for the nearest depth, so that SA is taught to paint them bright."
         )
     alt = f"Rows of a frame, its predicted depth and its pseudo depth, for {listed(list(datasets))}."
     return Drawing(figure, title, caption, alt)

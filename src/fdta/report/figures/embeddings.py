@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fdta.data.motchallenge import read_split
+from fdta.errors import InputError
 from fdta.params import Params, Run
 from fdta.report.figures.observed import cosines, read_tracked
 from fdta.report.figures.style import Drawing, identity_style, new_figure, row_label, say_in
@@ -64,8 +65,10 @@ def embeddings(params: Params, root: Path, datasets: tuple[str, ...]) -> Drawing
 
 def _plane(points: np.ndarray) -> np.ndarray:
     """(n, 2) places of embeddings (n, d)."""
-    from sklearn.manifold import TSNE
-
+    try:
+        from sklearn.manifold import TSNE
+    except ImportError:
+        raise InputError("scikit-learn is not installed; pip install scikit-learn") from None
     units = points / np.linalg.norm(points, axis=1, keepdims=True).clip(min=1e-12)
     perplexity = min(PERPLEXITY, (len(points) - 1) / 3)
     # Between unit vectors, squared Euclidean distance is twice the cosine distance.

@@ -28,10 +28,14 @@ def similarity(params: Params, root: Path, datasets: tuple[str, ...]) -> Drawing
         axes[-1, column].set_xlabel("cosine similarity")
         for row, (variant, name) in enumerate(NAMES.items()):
             panel = axes[row, column]
-            found = read_json(similarity_path(params, root, Run(dataset, variant, _seed(params, variant))))
+            run = Run(dataset, variant, _seed(params, variant))
+            path = similarity_path(params, root, run)
+            found = read_json(path)
+            if found is None:
+                raise InputError(f"{path}: no such file; make it with `snakemake --cores all {path}`")
             if column == 0:
                 panel.set_ylabel(f"{name}\nshare of pairs, %")
-            if not found or not found["pairs"]:
+            if not found["pairs"]:
                 say_in(panel, "no frame has two detections")
                 shares[dataset].append("no pair")
                 continue
@@ -68,17 +72,19 @@ def training(params: Params, root: Path, datasets: tuple[str, ...]) -> Drawing:
         loss.set_title(dataset, fontweight="bold")
         for variant in (BASE, FULL):
             seed = _seed(params, variant)
-            history = read_history(history_path(root, Run(dataset, variant, seed)))
+            path = history_path(root, Run(dataset, variant, seed))
+            history = read_history(path)
             style = {"color": MODELS[variant], "linestyle": DASHES[variant], "label": variant}
-            epochs, values = _curve(history, "association")
+            epochs, values = _curve(path, history, "association")
             loss.plot(epochs, values, **style)
             epochs, values = _validation(history, "HOTA")
             score.plot(epochs, values, marker="o", ms=3.5, **style)
             if len(values):
                 told.append(f"`{dataset}/{variant}` {values[-1]:.1f}")
-        history = read_history(detector_history_path(root, dataset))
+        path = detector_history_path(root, dataset)
+        history = read_history(path)
         style = {"color": MODELS[DETECTOR], "linestyle": "-"}
-        detection.plot(*_curve(history, "total"), label="loss", **style)
+        detection.plot(*_curve(path, history, "total"), label="loss", **style)
         epochs, values = _validation(history, "AP50")
         if len(values):
             beside = detection.twinx()
@@ -116,11 +122,11 @@ def _seed(params: Params, variant: str) -> int:
     return 0 if variant == DETECTOR else params.benchmark.seeds[0]
 
 
-def _curve(history: list[dict], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Epochs (n,) and means (n,) of the loss `name`, n at most `STEPS`."""
+def _curve(path: Path, history: list[dict], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Epochs (n,) and means (n,) of the loss `name` in the `history` of `path`, n at most `STEPS`."""
     steps = [record for record in history if record["kind"] == "step" and name in record["losses"]]
     if not steps:
-        raise InputError(f"no steps with the loss {name!r} in a training's history; train again")
+        raise InputError(f"{path}: no step with the loss {name!r}; train the run first")
     values = np.array([record["losses"][name] for record in steps])
     # Steps of a half-finished epoch count as a share of the longest.
     by_epoch = np.bincount([record["epoch"] for record in steps]).max()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fdta.errors import InputError
 from fdta.files import whole_file, write_json
 
 if TYPE_CHECKING:
@@ -59,9 +60,15 @@ def write_drawing(drawing: Drawing, output: Path) -> None:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Matplotlib's settings for the drawings made inside; whatever matplotlibrc says is left aside."""
-    import matplotlib
+    """Matplotlib's settings for the drawings made inside; whatever matplotlibrc says is left aside.
 
+    Raises:
+        InputError: Matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise InputError("Matplotlib is not installed; pip install matplotlib") from None
     matplotlib.use("Agg")
     settings: dict[str, Any] = {
         "font.family": "DejaVu Sans",
