@@ -71,6 +71,10 @@ def finished(rendered):
     return (rendered / "models" / RUN / "model.pt").read_bytes()
 
 
+def _first_batch(data):
+    return collate([data.clip(0, 0, *data.sampler.epoch(0)[0])]).to(torch.device("cpu"))
+
+
 def test_same_seed_same_bytes(root, finished):
     assert main(["train", RUN, "--root", str(root), *CHOICE]) == 0
     assert (root / "models" / RUN / "model.pt").read_bytes() == finished
@@ -146,7 +150,7 @@ def test_loss_falls_on_one_clip(rendered, settings):
     torch.manual_seed(0)
     model = FDTA(settings)
     data = ClipDataset(rendered / "data/smoke-dance", ("train",), settings, settings.history, True, False, 1, 0)
-    batch = collate([data.clip(0, 0, *data.sampler.epoch(0)[0])])
+    batch = _first_batch(data)
     objective = TrackerObjective(model, settings)
     optimizer = build_optimizer(model, dataclasses.replace(settings.training, learning_rate=1e-3))
     totals = []
@@ -168,7 +172,7 @@ def test_gradient_reaches_every_trainable_parameter(rendered, settings):
     for layer in model.detector.decoder:
         torch.nn.init.xavier_uniform_(layer.depth_attention.out_proj.weight)
     data = ClipDataset(rendered / "data/smoke-dance", ("train",), settings, settings.history, True, False, 1, 0)
-    total, _ = TrackerObjective(model, settings)(collate([data.clip(0, 0, *data.sampler.epoch(0)[0])]), 1)
+    total, _ = TrackerObjective(model, settings)(_first_batch(data), 1)
     total.backward()
     without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert without == []
@@ -180,13 +184,13 @@ def test_association_is_trained_on_the_chosen_matching(rendered, settings, monke
     loss = dataclasses.replace(settings.loss, association_matching=choice)
     objective = TrackerObjective(FDTA(settings), dataclasses.replace(settings, loss=loss))
     data = ClipDataset(rendered / "data/smoke-dance", ("train",), settings, settings.history, True, False, 1, 0)
-    batch = collate([data.clip(0, 0, *data.sampler.epoch(0)[0])])
+    batch = _first_batch(data)
     outputs, matchings, trained_on = [], [], []
     monkeypatch.setattr(objectives, "detect", lambda *arguments: outputs.append(detect(*arguments)) or outputs[0])
     monkeypatch.setattr(objectives, "match", lambda *arguments: matchings.append(match(*arguments)) or matchings[-1])
     monkeypatch.setattr(objective, "_association", lambda *arguments: trained_on.extend(arguments) or torch.zeros(()))
     objective(batch, 1)
-    embeddings, identities, frames, _ = trained_on
+    embeddings, identities, frames, *_ = trained_on
     chosen = matchings[layer]
     assert torch.equal(embeddings, outputs[0].embeddings[chosen.frames, chosen.queries])
     truth = torch.cat([target.identities for target in batch.targets])
