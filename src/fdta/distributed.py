@@ -36,7 +36,13 @@ def process_group(device: torch.device) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    _together(dist.init_process_group, "nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"the other processes of this training cannot be reached ({str(error).splitlines()[0]}); start it with "
+            f"torchrun"
+        ) from None
     yield
     # Not after an error: with a process of the group missing, it may wait for ever.
     dist.destroy_process_group()
@@ -88,11 +94,9 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         gradient.copy_(part.view_as(gradient))
 
 
-def _together(call: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+def _together(call: Callable[..., Any], *arguments: Any) -> None:
     try:
-        call(*arguments, **options)
-    except RuntimeError as error:
-        raise InputError(
-            f"process {os.environ.get('RANK')} of {os.environ.get('WORLD_SIZE')}: another process of this training "
-            f"ended or cannot be reached ({str(error).splitlines()[0]}); its own line says why"
-        ) from None
+        call(*arguments)
+    except RuntimeError:
+        who = f"process {dist.get_rank()} of {dist.get_world_size()}"
+        raise InputError(f"{who}: another process of this training ended; its own line says why") from None
