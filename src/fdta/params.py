@@ -221,11 +221,19 @@ class ClipSettings:
     """Probability, per trajectory, that a run of its frames becomes missing."""
     switch: float = 0.5
     """Probability, per frame and per object, of taking part in a permutation of history embeddings."""
+    stills: tuple[str, ...] = ()
+    """Splits of still images, DATASET/SPLIT, that are trained on besides: each image becomes a clip by repeated shifts
+    (CrowdHuman in the published code; off by default)."""
+    still_shift: float = 0.06
+    """Largest shift from frame to frame of such a clip, as a share of the image's sides."""
 
     def __post_init__(self) -> None:
         require(1 <= self.intervals[0] <= self.intervals[1], "intervals is (smallest, largest), from 1")
         require_positive(self, "groups")
         require_share(self, "occlusion", "switch")
+        require(0 <= self.still_shift < 1, f"still_shift must lie in 0..1, not {self.still_shift}")
+        for name in self.stills:
+            require(name.count("/") == 1, f"stills: {name!r} is not of the form DATASET/SPLIT")
 
 
 @dataclass(frozen=True)
@@ -241,7 +249,13 @@ class TrainingSettings:
     clips_per_epoch: int | None = None
     """null: every frame of the training split starts one clip an epoch."""
     batch: int = 1
-    """Clips (for the detector alone: frames) a step and process."""
+    """Clips (for the detector alone: frames) at once through the model of each process."""
+    accumulate: int = 1
+    """Batches a step and process. The gradient of a step is the mean over them, each normalized by its own number of
+    boxes, as the published trainer has it."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the networks in training (torch.autocast); weights, matching and losses stay float32. The published trainer
+    uses float32."""
     gradient_frames: int = 4
     """Frames of a clip through which gradients reach the detector."""
     no_gradient_chunk: int = 8
@@ -263,7 +277,8 @@ class TrainingSettings:
     validate_sequences: int = 4
 
     def __post_init__(self) -> None:
-        require_positive(self, "epochs", "batch", "gradient_frames", "no_gradient_chunk", "learning_rate", "clip_norm")
+        require_positive(self, "epochs", "batch", "accumulate", "gradient_frames", "no_gradient_chunk")
+        require_positive(self, "learning_rate", "clip_norm")
         require(self.clips_per_epoch is None or self.clips_per_epoch > 0, "clips_per_epoch must be above 0 or null")
         require(self.warmup_steps is None or self.warmup_steps >= 0, "warmup_steps must not be negative")
         require(list(self.milestones) == sorted(self.milestones), "milestones must rise")

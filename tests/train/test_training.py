@@ -4,71 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from training_data import CHOICE, ROOT, RUN, first_batch
 
 from fdta.cli import main
 from fdta.data.clips import ClipDataset, ClipSampler, collate
 from fdta.loss.matching import match
 from fdta.model import checkpoint
-from fdta.model.detector import DeformableDetector
 from fdta.model.fdta import FDTA
 from fdta.model.weights import to_published
-from fdta.params import Params, TrainingSettings
+from fdta.params import TrainingSettings
 from fdta.train import objectives
 from fdta.train import run as train_run
 from fdta.train.objectives import TrackerObjective, by_trajectory, detect
 from fdta.train.optimizer import build_optimizer, clip_gradients, rate_factor
-
-ROOT = Path(__file__).parents[2]
-CHOICE = ["--params", str(ROOT / "params.yaml"), "--benchmark", "smoke"]
-RUN = "smoke-dance/full/seed-0"
-
-
-@pytest.fixture(scope="module")
-def settings():
-    return Params(ROOT / "params.yaml", "smoke").settings("smoke-dance", "full")
-
-
-@pytest.fixture(scope="module")
-def rendered(tmp_path_factory):
-    """Data with depth, and an untrained detector."""
-    root = tmp_path_factory.mktemp("training")
-    for split in ("train", "val"):
-        assert main(["data", "render", "smoke-dance", split, "--root", str(root / "data"), *CHOICE]) == 0
-    output = str(root / "data/smoke-dance/depth-train.json")
-    assert main(["depth", "smoke-dance", "train", "--root", str(root / "data"), "--output", output, *CHOICE]) == 0
-    detector_settings = Params(ROOT / "params.yaml", "smoke").settings("smoke-dance", "detector")
-    torch.manual_seed(0)
-    detector = DeformableDetector(detector_settings.backbone, detector_settings.detector, detector_settings.spatial)
-    path = root / "models/smoke-dance/detector.pt"
-    checkpoint.save_model(path, detector, detector_settings, "smoke-dance/detector")
-    return root
-
-
-@pytest.fixture
-def root(rendered, tmp_path):
-    """A place of its own for the models of one test."""
-    (tmp_path / "data").symlink_to(rendered / "data")
-    (tmp_path / "models/smoke-dance").mkdir(parents=True)
-    (tmp_path / "models/smoke-dance/detector.pt").symlink_to(rendered / "models/smoke-dance/detector.pt")
-    return tmp_path
-
-
-@pytest.fixture(scope="module")
-def finished(rendered):
-    """Bytes of the model of one uninterrupted training."""
-    assert main(["train", RUN, "--root", str(rendered), *CHOICE]) == 0
-    return (rendered / "models" / RUN / "model.pt").read_bytes()
 
 
 def test_same_seed_same_bytes(root, finished):
@@ -80,24 +33,6 @@ def test_other_seed_other_weights(root, finished):
     other = RUN.replace("seed-0", "seed-1")
     assert main(["train", other, "--root", str(root), *CHOICE]) == 0
     assert (root / "models" / other / "model.pt").read_bytes() != finished
-
-
-def test_killed_training_ends_with_the_same_bytes(root, finished):
-    folder = root / "models" / RUN
-    command = [sys.executable, "-m", "fdta", "train", RUN, "--root", str(root), *CHOICE]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while not (folder / "resume.pt").exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert (folder / "resume.pt").exists() and not (folder / "model.pt").exists()
-    assert main(["train", RUN, "--root", str(root), *CHOICE]) == 0
-    assert (folder / "model.pt").read_bytes() == finished
-    assert not (folder / "resume.pt").exists()
-    steps = [r["step"] for r in map(json.loads, (folder / "history.jsonl").open()) if r["kind"] == "step"]
-    assert steps == list(range(1, len(steps) + 1))
 
 
 def test_state_of_another_training_is_not_gone_on_from(root, finished, capsys):
@@ -146,7 +81,7 @@ def test_loss_falls_on_one_clip(rendered, settings):
     torch.manual_seed(0)
     model = FDTA(settings)
     data = ClipDataset(rendered / "data/smoke-dance", ("train",), settings, settings.history, True, False, 1, 0)
-    batch = collate([data.clip(0, 0, *data.sampler.epoch(0)[0])])
+    batch = first_batch(data)
     objective = TrackerObjective(model, settings)
     optimizer = build_optimizer(model, dataclasses.replace(settings.training, learning_rate=1e-3))
     totals = []
@@ -168,7 +103,7 @@ def test_gradient_reaches_every_trainable_parameter(rendered, settings):
     for layer in model.detector.decoder:
         torch.nn.init.xavier_uniform_(layer.depth_attention.out_proj.weight)
     data = ClipDataset(rendered / "data/smoke-dance", ("train",), settings, settings.history, True, False, 1, 0)
-    total, _ = TrackerObjective(model, settings)(collate([data.clip(0, 0, *data.sampler.epoch(0)[0])]), 1)
+    total, _ = TrackerObjective(model, settings)(first_batch(data), 1)
     total.backward()
     without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert without == []
@@ -180,13 +115,13 @@ def test_association_is_trained_on_the_chosen_matching(rendered, settings, monke
     loss = dataclasses.replace(settings.loss, association_matching=choice)
     objective = TrackerObjective(FDTA(settings), dataclasses.replace(settings, loss=loss))
     data = ClipDataset(rendered / "data/smoke-dance", ("train",), settings, settings.history, True, False, 1, 0)
-    batch = collate([data.clip(0, 0, *data.sampler.epoch(0)[0])])
+    batch = first_batch(data)
     outputs, matchings, trained_on = [], [], []
     monkeypatch.setattr(objectives, "detect", lambda *arguments: outputs.append(detect(*arguments)) or outputs[0])
     monkeypatch.setattr(objectives, "match", lambda *arguments: matchings.append(match(*arguments)) or matchings[-1])
     monkeypatch.setattr(objective, "_association", lambda *arguments: trained_on.extend(arguments) or torch.zeros(()))
     objective(batch, 1)
-    embeddings, identities, frames, _ = trained_on
+    embeddings, identities, frames, *_ = trained_on
     chosen = matchings[layer]
     assert torch.equal(embeddings, outputs[0].embeddings[chosen.frames, chosen.queries])
     truth = torch.cat([target.identities for target in batch.targets])

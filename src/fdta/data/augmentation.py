@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -82,6 +83,32 @@ def jitter(frame: Frame, brightness: float, contrast: float, saturation: float, 
         hsv[..., 0] += np.uint8(round(hue * 256) % 256)
         image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
     return replace(frame, image=image)
+
+
+def pan(still: Frame, length: int, largest: float, generator: np.random.Generator) -> list[Frame]:
+    """A still image as a clip: each frame cuts off of the last what one shift takes out of view, and fills the image.
+
+    The shift is the same from frame to frame, in x and y at most the share `largest` of the sides; half of the clips
+    run backwards. Where a frame would be without objects, nothing moves (MODEL.md, Training). Every frame is resampled
+    once, from the still; the published code resamples frame from frame.
+    """
+    height, width = still.image.shape[:2]
+    shifts = [
+        int(generator.integers(-math.ceil(largest * side), math.ceil(largest * side) + 1)) for side in (width, height)
+    ]
+    backwards = generator.random() < 0.5
+    # Where the view starts and how much it holds, by axis, in shares of the still.
+    start, extent = np.zeros(2), np.ones(2)
+    share = np.array(shifts) / [width, height]
+    frames = []
+    for _ in range(length):
+        left, top = np.round(start * [width, height]).astype(int)
+        right, bottom = np.maximum(np.round((start + extent) * [width, height]).astype(int), [left + 1, top + 1])
+        frames.append(resize(crop(still, left, top, right - left, bottom - top), width, height))
+        start, extent = start + np.maximum(share, 0) * extent, extent * (1 - np.abs(share))
+    if not all(len(frame.identities) for frame in frames):
+        return [still] * length
+    return frames[::-1] if backwards else frames
 
 
 def draw_augmentation(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fdta.data.augmentation import Frame, draw_augmentation
+from fdta.data.augmentation import Frame, draw_augmentation, pan
 from fdta.data.figures import ATTRIBUTES
-from fdta.data.images import to_tensor
+from fdta.data.images import IMAGE_MEAN, IMAGE_STD
 from fdta.data.motchallenge import Sequence, read_split
 from fdta.data.targets import Targets
 from fdta.errors import InputError
@@ -24,7 +26,7 @@ class ClipBatch:
     """Clips of T frames each; the B * T frames of a batch follow one another clip by clip."""
 
     images: Tensor
-    """(B * T, 3, H, W) float32, normalized, zero where padded."""
+    """(B * T, 3, H, W): uint8 RGB as read; from `to` on float32, normalized, zero where padded."""
     padding: Tensor
     """(B * T, H, W) bool, True where padded."""
     depth: Tensor | None
@@ -33,12 +35,27 @@ class ClipBatch:
     clips: int
 
     def to(self, device: torch.device) -> ClipBatch:
-        """The batch on `device`."""
+        """The batch on `device`, with its images normalized: bytes are a quarter of what there would be to carry."""
+        batch = self._each(lambda x: x.to(device, non_blocking=True))
+        images = batch.images
+        if images.dtype == torch.uint8:
+            mean, deviation = (255 * torch.tensor(x, device=device)[:, None, None] for x in (IMAGE_MEAN, IMAGE_STD))
+            images = images.float().sub_(mean).div_(deviation).masked_fill_(batch.padding[:, None], 0)
+        return replace(batch, images=images)
+
+    def pin_memory(self) -> ClipBatch:
+        """The batch in memory from which a GPU copies while the CPU goes on."""
+        return self._each(torch.Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> ClipBatch:
+        def optional(x: Tensor | None) -> Tensor | None:
+            return None if x is None else change(x)
+
         return ClipBatch(
-            self.images.to(device, non_blocking=True),
-            self.padding.to(device, non_blocking=True),
-            None if self.depth is None else self.depth.to(device, non_blocking=True),
-            [target.to(device) for target in self.targets],
+            change(self.images),
+            change(self.padding),
+            optional(self.depth),
+            [Targets(change(t.boxes_cxcywh), change(t.identities), optional(t.attributes)) for t in self.targets],
             self.clips,
         )
 
@@ -46,15 +63,22 @@ class ClipBatch:
 class ClipSampler:
     """Draws the clips of training: each is (sequence index, frames from 1).
 
-    A clip has `length` frames at one step drawn from `intervals`, as far as its sequence is long enough (MODEL.md,
-    Training). The draw depends on seed, epoch and position alone, so that a resumed training sees the same clips.
+    A clip of one of the sequences `stills` (by index) is one frame `length` times. Any other has `length` frames at one
+    step drawn from `intervals`, as far as its sequence is long enough (MODEL.md, Training). The draw depends on seed,
+    epoch and position alone, so that a resumed training sees the same clips.
     """
 
     def __init__(
-        self, frames: list[int], length: int, intervals: tuple[int, int], clips_per_epoch: int | None, seed: int
+        self,
+        frames: list[int],
+        length: int,
+        intervals: tuple[int, int],
+        clips_per_epoch: int | None,
+        seed: int,
+        stills: Collection[int] = (),
     ) -> None:
-        self.frames, self.length, self.intervals, self.seed = frames, length, intervals, seed
-        starts = [max(0, n - (length - 1) * intervals[0]) for n in frames]
+        self.frames, self.length, self.intervals, self.seed, self.stills = frames, length, intervals, seed, stills
+        starts = [n if s in stills else max(0, n - (length - 1) * intervals[0]) for s, n in enumerate(frames)]
         self._starts = np.array([(s, f + 1) for s, n in enumerate(starts) for f in range(n)])
         self.clips = clips_per_epoch or len(self._starts)
 
@@ -65,6 +89,9 @@ class ClipSampler:
         chosen = np.concatenate([generator.permutation(len(self._starts)) for _ in range(rounds)])[: self.clips]
         clips = []
         for sequence, start in self._starts[chosen]:
+            if sequence in self.stills:
+                clips.append((int(sequence), (int(start),) * self.length))
+                continue
             widest = self.intervals[1]
             if self.length > 1:
                 widest = min(widest, (self.frames[sequence] - start) // (self.length - 1))
@@ -95,15 +122,32 @@ class ClipDataset:
         self.sequences = [s for split in splits for s in read_split(folder / split)]
         shortest = (length - 1) * settings.clip.intervals[0] + 1
         self.sequences = [s for s in self.sequences if s.frames >= shortest]
-        if not self.sequences:
+        stills = [s for name in settings.clip.stills for s in read_split(folder.parent / name)]
+        if not self.sequences and not stills:
             raise InputError(
                 f"{folder}: no sequence has the {shortest} frames of a clip; lower history or clip.intervals"
             )
+        self.stills = range(len(self.sequences), len(self.sequences) + len(stills))
+        self.sequences += stills
         self.truth = [_truth(s) for s in self.sequences]
         self.attributes = [_attributes(s) for s in self.sequences] if with_attributes else None
         self.sampler = ClipSampler(
-            [s.frames for s in self.sequences], length, settings.clip.intervals, clips_per_epoch, seed
+            [s.frames for s in self.sequences], length, settings.clip.intervals, clips_per_epoch, seed, self.stills
         )
+
+    def digest(self) -> str:
+        """Digest of what is trained on: the annotation as read, and the sizes of some image files."""
+        digest = hashlib.sha256()
+        for sequence, truth in zip(self.sequences, self.truth, strict=True):
+            some = sorted({1, (1 + sequence.frames) // 2, sequence.frames})
+            sizes = [sequence.image_path(frame).stat().st_size for frame in some]
+            digest.update(f"{sequence.name} {sequence.frames} {sequence.width} {sequence.height} {sizes}".encode())
+            for arrays in truth:
+                for array in arrays:
+                    digest.update(array.tobytes())
+        for table in self.attributes or ():
+            digest.update(table.tobytes())
+        return digest.hexdigest()
 
     def clip(self, epoch: int, position: int, sequence: int, frames: tuple[int, ...]) -> ClipBatch:
         """Clip number `position` of an epoch as a batch of one, augmented."""
@@ -111,18 +155,30 @@ class ClipDataset:
         source = self.sequences[sequence]
         changes = draw_augmentation(self.settings.augmentation, source.width, source.height, generator)
         images, depths, targets = [], [], []
-        for number in frames:
-            boxes, identities = self.truth[sequence][number]
-            frame = Frame(source.image(number), source.depth(number) if self.with_depth else None, boxes, identities)
+        for frame in self._frames(sequence, frames, generator):
             for change in changes:
                 frame = change(frame)
-            images.append(to_tensor(frame.image))
+            images.append(torch.from_numpy(np.ascontiguousarray(frame.image.transpose(2, 0, 1))))
             if frame.depth is not None:
                 depths.append(torch.from_numpy(np.ascontiguousarray(frame.depth)))
             targets.append(self._targets(sequence, frame))
         stacked = torch.stack(images)
         padding = torch.zeros(stacked.shape[0], *stacked.shape[2:], dtype=torch.bool)
         return ClipBatch(stacked, padding, torch.stack(depths) if depths else None, targets, 1)
+
+    def _frames(self, sequence: int, frames: tuple[int, ...], generator: np.random.Generator) -> Iterator[Frame]:
+        """Frames of a clip, before its augmentation."""
+        if sequence in self.stills:
+            still = self._read(sequence, frames[0])
+            yield from pan(still, len(frames), self.settings.clip.still_shift, generator)
+        else:
+            for number in frames:
+                yield self._read(sequence, number)
+
+    def _read(self, sequence: int, number: int) -> Frame:
+        source = self.sequences[sequence]
+        depth = source.depth(number) if self.with_depth else None
+        return Frame(source.image(number), depth, *self.truth[sequence][number])
 
     def _targets(self, sequence: int, frame: Frame) -> Targets:
         height, width = frame.image.shape[:2]
@@ -139,7 +195,7 @@ def collate(clips: list[ClipBatch]) -> ClipBatch:
     height = max(c.images.shape[2] for c in clips)
     width = max(c.images.shape[3] for c in clips)
     total = sum(len(c.targets) for c in clips)
-    images = torch.zeros(total, 3, height, width)
+    images = torch.zeros(total, 3, height, width, dtype=torch.uint8)
     padding = torch.ones(total, height, width, dtype=torch.bool)
     depth = torch.zeros(total, height, width, dtype=torch.uint8) if clips[0].depth is not None else None
     targets: list[Targets] = []
@@ -164,11 +220,9 @@ def _truth(sequence: Sequence) -> list[tuple[np.ndarray, np.ndarray]]:
     boxes[:, 2:] += boxes[:, :2]
     boxes = np.clip(boxes, 0, np.array([sequence.width, sequence.height] * 2))
     inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    truth = []
-    for frame in range(sequence.frames + 1):
-        here = inside & (rows.frames == frame)
-        truth.append((boxes[here], rows.identities[here]))
-    return truth
+    frames, boxes, identities = rows.frames[inside], boxes[inside], rows.identities[inside]
+    borders = np.searchsorted(frames, np.arange(1, sequence.frames + 1))
+    return list(zip(np.split(boxes, borders), np.split(identities, borders), strict=True))
 
 
 def _attributes(sequence: Sequence) -> np.ndarray:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fdta.distributed import share
 from fdta.loss.detection import layer_suffixes
 from fdta.loss.matching import Matching, Targets
 
@@ -48,7 +49,7 @@ def attribute_loss(
     """Unweighted terms of every decoder layer, ``attributes`` (the last), ``attributes_0`` and so on.
 
     Each is the sum over the attributes of the softmax cross-entropy, mean over the matched queries whose object's
-    attribute is known.
+    attribute is known (of all processes that train, see `fdta.distributed.share`).
 
     Args:
         heads: see there.
@@ -59,14 +60,14 @@ def attribute_loss(
     truth = torch.cat([frame.attributes for frame in targets])
     layers = (*output.auxiliary, output)
     logits = heads([layer.embeddings[m.frames, m.queries] for layer, m in zip(layers, matchings, strict=True)])
+    classes = [truth[m.targets] for m in matchings]
+    known = share(torch.stack([(wanted != UNKNOWN).sum(dim=0) for wanted in classes]))
     return {
         f"attributes{suffix}": sum(
-            _mean_cross_entropy(x, y) for x, y in zip(by_attribute, truth[m.targets].unbind(-1), strict=True)
+            F.cross_entropy(x, y, ignore_index=UNKNOWN, reduction="sum") / count
+            for x, y, count in zip(by_attribute, wanted.unbind(-1), counts, strict=True)
         )
-        for suffix, by_attribute, m in zip(layer_suffixes(len(output.auxiliary)), logits, matchings, strict=True)
+        for suffix, by_attribute, wanted, counts in zip(
+            layer_suffixes(len(output.auxiliary)), logits, classes, known, strict=True
+        )
     }
-
-
-def _mean_cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
-    losses = F.cross_entropy(logits, classes, ignore_index=UNKNOWN, reduction="sum")
-    return losses / (classes != UNKNOWN).sum().clamp(min=1)

@@ -79,10 +79,10 @@ def is_own(value: Any) -> bool:
     return isinstance(value, dict) and value.get("format") == FORMAT
 
 
-def save_model(path: Path, model: nn.Module, settings: Settings, run: str) -> None:
-    """Write a finished model with the settings that build it."""
+def save_model(path: Path, model: nn.Module, settings: Settings, run: str, origin: str | None = None) -> None:
+    """Write a finished model with the settings that build it, and with the `origin` of its training, if any."""
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save(path, {"format": FORMAT, "run": run, "settings": settings_to_dict(settings), "model": state})
+    save(path, {"format": FORMAT, "run": run, "settings": settings_to_dict(settings), "origin": origin, "model": state})
 
 
 def load_settings(checkpoint: dict[str, Any], path: Path) -> Settings:

@@ -67,7 +67,9 @@ class SpatialAdapter(nn.Module):
             maps.append(norm(feature))
         dense = self.extractor(torch.stack(maps).mean(0))
         logits = self.classifier(dense)
-        depth = torch.einsum("bdhw,d->bhw", logits.softmax(1), self.bin_values)
+        # In half precision the depth of 150 bins would be off by whole bins.
+        with torch.autocast(logits.device.type, enabled=False):
+            depth = torch.einsum("bdhw,d->bhw", logits.to(self.bin_values.dtype).softmax(1), self.bin_values)
         memory = None
         if self.encoder is not None:
             memory = self.encoder(dense.detach().flatten(2).transpose(1, 2), positions, padding)

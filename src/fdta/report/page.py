@@ -23,6 +23,7 @@ from fdta.report.paper import Paper, PaperTable, read_paper
 from fdta.report.runs import BASE, FULL, figure_datasets, page_figures
 from fdta.report.tables import (
     DASH,
+    DEPTH_COSTS_TITLE,
     SIMILARITY_RANGES,
     SIMILARITY_TITLE,
     TITLES,
@@ -31,6 +32,8 @@ from fdta.report.tables import (
     Row,
     best_cells,
     dataset_table,
+    depth_costs,
+    depth_costs_table,
     difference_cells,
     measurement_notes,
     noise_note,
@@ -115,7 +118,11 @@ def write_page(params: Params, root: Path, output: Path) -> None:
         glance=_glance(results),
         noise=marked(noise_note(results.seed_noise)),
         figures=[_figure(output.parent / "figures", name) for name in page_figures(params)],
-        tables=[*(_table(results, paper, name) for name in params.tables), _similarity_table(results, paper)],
+        tables=[
+            *(_table(results, paper, name) for name in params.tables),
+            *_depth_costs_table(results, paper),
+            _similarity_table(results, paper),
+        ],
         datasets={"header": header, "rows": [[marked(cell or DASH) for cell in row] for row in rows]},
         notes=[marked(note) for note in measurement_notes(results)],
         commit=commit(results.root),
@@ -209,7 +216,7 @@ def _line(table: PaperTable, row: Row, best: set[tuple[str, str]]) -> Line:
     name = row.paper.label
     cells = [
         Cell(name, name),
-        Cell(marked(f"`{row.measured_by}`") if row.measured_by else "cited", row.measured_by or "", "text"),
+        Cell(marked(f"`{row.measured_by}`{row.mark}") if row.measured_by else "cited", row.measured_by or "", "text"),
     ]
     for metric in table.metrics:
         here, published = row.here[metric], row.paper.values[metric]
@@ -232,6 +239,21 @@ def _line(table: PaperTable, row: Row, best: set[tuple[str, str]]) -> Line:
         style = "" if found is None or found.here is None else "up" if found.here > 0 else "down"
         cells.append(Cell(ours, "" if found is None or found.here is None else found.here, style))
     return Line(cells, cited=row.measured_by is None)
+
+
+def _depth_costs_table(results: Results, paper: Paper) -> list[Table]:
+    """Nothing where no data set learns depth."""
+    costs = depth_costs(results, paper)
+    if not costs:
+        return []
+    text, header, rows = depth_costs_table(costs)
+    numbers = [list(cost.values()) for cost in costs]
+    lines = [
+        Line([Cell(marked(cell), "" if value is None else value) for cell, value in zip(row, values, strict=False)])
+        for row, values in zip(rows, numbers, strict=True)
+    ]
+    columns = [Column(title, "text") for title in header[:2]] + [Column(title) for title in header[2:]]
+    return [Table("depth-cost", DEPTH_COSTS_TITLE, marked(text), columns, [("", lines)])]
 
 
 def _similarity_table(results: Results, paper: Paper) -> Table:

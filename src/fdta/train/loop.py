@@ -1,32 +1,41 @@
-"""The training loop: one for the detector alone and for the whole, for CPU and CUDA."""
+"""The training loop: one for the detector alone and for the whole, for CPU and CUDA, one process and several."""
 
 from __future__ import annotations
 
 import json
+import logging
+import math
+import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from fdta.data.clips import ClipBatch, ClipDataset, collate
+from fdta.data.clips import ClipBatch, ClipDataset
+from fdta.distributed import average_gradients, gather, rank, world_size
 from fdta.errors import InputError
 from fdta.files import write_text
 from fdta.model import checkpoint
 from fdta.params import TrainingSettings
+from fdta.train.batches import Plan, load
+from fdta.train.interruption import Stopped, StopRequest
 from fdta.train.optimizer import build_optimizer, clip_gradients, rate_factor
 
 LINE_STEPS = 100
 """Steps between the lines that are printed where nobody watches a progress bar."""
+SMALLEST_SCALE = 2.0**-14
+"""Of the loss in float16, which is halved whenever gradients overflow; below it they always do."""
 
-Objective = Callable[[ClipBatch, int], tuple[Tensor, dict[str, Tensor]]]
-"""From a batch and the epoch to the total loss and its terms."""
+Objective = Callable[[ClipBatch, int, torch.Generator], tuple[Tensor, dict[str, Tensor]]]
+"""From a batch, the epoch and a source of random numbers to the total loss and its terms."""
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -35,7 +44,12 @@ class Progress:
 
     step: int = 0
     epoch_seconds: float = 0.0
-    records: list[dict[str, Any]] | None = None
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def epochs(self) -> int:
+        """Finished epochs; one is finished when it is validated."""
+        return sum(record["kind"] == "epoch" for record in self.records)
 
 
 def fit(
@@ -51,89 +65,156 @@ def fit(
     device: torch.device,
     workers: int = 0,
     validate: Callable[[], dict[str, float]] | None = None,
+    again: bool = False,
 ) -> None:
     """Train `model` in place, writing ``folder/NAMEhistory.jsonl``.
 
-    A killed training goes on from ``folder/NAMEresume.pt`` and ends with the weights of an uninterrupted one, bit for
-    bit on CPU: the data depend on seed, epoch and position alone, and each step seeds its own random numbers. A state
-    of another `origin`, what the training is made of, is not gone on from.
+    A stopped or killed training goes on from ``folder/NAMEresume.pt`` and ends with the weights of an uninterrupted
+    one, bit for bit on CPU: the data depend on seed, epoch and position alone, and each batch seeds its own random
+    numbers. A state of another `origin`, what the training is made of, is not gone on from, nor any with `again`.
+
+    Of several processes (`fdta.distributed`) each reads its share of the clips, and the first validates and writes.
 
     Raises:
-        InputError: the loss is no longer finite.
+        InputError: loss or gradients are no longer finite, data cannot be read, the state cannot be written, or it is
+            of another number of processes.
+        Stopped: SIGTERM or SIGINT came; the state is saved.
     """
+    first = rank() == 0
+    plan = Plan(dataset.sampler, settings.batch, settings.accumulate, rank(), world_size())
     optimizer = build_optimizer(model, settings)
+    scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
     base_rates = [group["lr"] for group in optimizer.param_groups]
-    steps_per_epoch = -(-dataset.sampler.clips // settings.batch)
     resume_path, history_path = folder / f"{name}resume.pt", folder / f"{name}history.jsonl"
-    progress = _resume(resume_path, origin, model, optimizer)
-    records = progress.records or []
-    bar = tqdm(total=steps_per_epoch * settings.epochs, initial=progress.step, disable=not sys.stderr.isatty())
-    saved_at = time.monotonic()
+    progress = Progress() if again else _resume(resume_path, origin, model, optimizer, scaler)
+    if len(set(gather((origin, progress.step)))) > 1:
+        raise InputError(f"{folder}: not the same in all processes; keep data/ and models/ where all of them see them")
+    records, start = progress.records, progress.epochs
+    batches = load(
+        dataset, plan, range(start, settings.epochs), progress.step - start * plan.steps_per_epoch, workers, device
+    )
+    bar = tqdm(
+        total=plan.steps_per_epoch * settings.epochs,
+        initial=progress.step,
+        disable=not (first and sys.stderr.isatty()),
+    )
 
     def save_progress() -> None:
+        if not first:
+            return
         state = {
             "format": checkpoint.FORMAT,
             "origin": origin,
+            "processes": world_size(),
             "step": progress.step,
             "epoch_seconds": progress.epoch_seconds,
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
+            "scaler": scaler.state_dict(),
             "records": json.dumps(records),
         }
-        checkpoint.save(resume_path, state)
-        _write_history(history_path, records)
+        try:
+            checkpoint.save(resume_path, state)
+            _write_history(history_path, records)
+        except OSError as error:
+            raise InputError(
+                f"{resume_path}: cannot be written ({error.strerror}); the state saved before is kept: free some room "
+                f"and give the same command again"
+            ) from None
 
-    for epoch in range(progress.step // steps_per_epoch, settings.epochs):
-        model.train()
-        done = progress.step - epoch * steps_per_epoch
-        for batch in _batches(dataset, epoch, settings.batch, done, workers, device):
-            began = time.monotonic()
-            torch.manual_seed(seed * 1_000_003 + progress.step)
-            factor = rate_factor(progress.step, steps_per_epoch, settings)
-            for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
-                group["lr"] = rate * factor
-            total, terms = objective(batch.to(device), epoch)
-            if not torch.isfinite(total):
-                raise InputError(f"{folder}: the loss is {total.item()} at step {progress.step}; lower learning_rate")
-            optimizer.zero_grad(set_to_none=True)
-            total.backward()
-            clip_gradients(model, settings.clip_norm)
-            optimizer.step()
-            progress.step += 1
-            seconds = time.monotonic() - began
-            progress.epoch_seconds += seconds
-            records.append(
-                {
-                    "kind": "step",
-                    "step": progress.step,
-                    "epoch": epoch,
-                    "losses": {"total": total.item(), **{key: term.item() for key, term in terms.items()}},
-                    "learning_rate": settings.learning_rate * factor,
-                    "seconds": round(seconds, 4),
-                }
-            )
-            bar.set_postfix_str(f"epoch {epoch + 1} loss {total.item():.3f}", refresh=False)
-            bar.update()
-            if bar.disable and progress.step % LINE_STEPS == 0:
-                print(f"step {progress.step}/{bar.total}  loss {total.item():.3f}  {seconds:.2f} s", file=sys.stderr)
-            if time.monotonic() - saved_at > settings.checkpoint_seconds:
+    def leave(number: int) -> NoReturn:
+        save_progress()
+        what = f"{signal.Signals(number).name} after step {progress.step} of {bar.total}"
+        raise Stopped(f"{folder}: stopped by {what}; the same command goes on from there", number)
+
+    def step(epoch: int, number: int, stop: StopRequest) -> int | None:
+        """Step `number` of `epoch`; returns the signal on which all processes are to stop after it."""
+        began = time.monotonic()
+        waited = 0.0
+        factor = rate_factor(progress.step, plan.steps_per_epoch, settings)
+        for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
+            group["lr"] = rate * factor
+        optimizer.zero_grad(set_to_none=True)
+        count = plan.batches_of_step(number)
+        losses: list[Tensor] = []
+        for part in range(count):
+            asked = time.monotonic()
+            batch = next(batches).to(device)
+            waited += time.monotonic() - asked
+            drawn = seed * 1_000_003 + progress.step * settings.accumulate + part
+            # The objective's own draws are the same in all processes, dropout is not.
+            torch.manual_seed(drawn + rank() * 2**40)
+            try:
+                total, terms = objective(batch, epoch, torch.Generator().manual_seed(drawn))
+            except FloatingPointError as error:
+                raise InputError(f"{folder}: {error} at step {progress.step}; lower learning_rate") from None
+            scaler.scale(total / count).backward()
+            losses.append(torch.stack([total, *terms.values()]).detach())
+        average_gradients(model.parameters())
+        everywhere = gather((torch.stack(losses).mean(0).tolist(), stop.number))
+        loss, *parts = (sum(values) / len(everywhere) for values in zip(*(own for own, _ in everywhere), strict=True))
+        scaler.unscale_(optimizer)
+        finite = clip_gradients(model, settings.clip_norm)
+        overflow = scaler.is_enabled() and not finite and scaler.get_scale() > SMALLEST_SCALE
+        if not math.isfinite(loss) or not (finite or overflow):
+            what = "the gradients are not finite" if math.isfinite(loss) else f"the loss is {loss}"
+            _fail(f"{folder}: {what} at step {progress.step}; lower learning_rate")
+        scaler.step(optimizer)
+        scaler.update()
+        progress.step += 1
+        seconds = time.monotonic() - began
+        progress.epoch_seconds += seconds
+        records.append(
+            {
+                "kind": "step",
+                "step": progress.step,
+                "epoch": epoch,
+                "losses": {"total": loss, **dict(zip(terms, parts, strict=True))},
+                "learning_rate": settings.learning_rate * factor,
+                "seconds": round(seconds, 4),
+                "waited": round(waited, 4),
+            }
+        )
+        bar.set_postfix_str(f"epoch {epoch + 1} loss {loss:.3f}", refresh=False)
+        bar.update()
+        if first and bar.disable and progress.step % LINE_STEPS == 0:
+            _logger.info("step %d/%d  loss %.3f  %.2f s", progress.step, bar.total, loss, seconds)
+        return next((signaled for _, signaled in everywhere if signaled is not None), None)
+
+    with bar, StopRequest() as stop:
+        if first:
+            _remove_unfinished(folder, name)
+        saved_at = time.monotonic()
+        for epoch in range(start, settings.epochs):
+            model.train()
+            for number in range(progress.step - epoch * plan.steps_per_epoch, plan.steps_per_epoch):
+                signaled = step(epoch, number, stop)
+                if signaled is not None:
+                    leave(signaled)
+                if time.monotonic() - saved_at > settings.checkpoint_seconds:
+                    save_progress()
+                    saved_at = time.monotonic()
+            scores: dict[str, float] = {}
+            last = epoch + 1 == settings.epochs
+            if validate and settings.validate_every and (last or (epoch + 1) % settings.validate_every == 0):
+                model.eval()
+                scores = stop.unless_stopped(validate, {}) if first else {}
+                # The others wait here.
+                for signaled in gather(stop.number):
+                    if signaled is not None:
+                        leave(signaled)
+            seconds = round(progress.epoch_seconds, 3)
+            records.append({"kind": "epoch", "epoch": epoch, "seconds": seconds, "scores": scores})
+            progress.epoch_seconds = 0.0
+            if first:
+                told = "  ".join(f"{key} {value:.1f}" for key, value in scores.items())
+                bar.write(f"epoch {epoch + 1}/{settings.epochs}  {seconds:.0f} s  {told}", file=sys.stderr)
+            if not last:
                 save_progress()
                 saved_at = time.monotonic()
-        scores: dict[str, float] = {}
-        last = epoch + 1 == settings.epochs
-        if validate and settings.validate_every and (last or (epoch + 1) % settings.validate_every == 0):
-            model.eval()
-            scores = validate()
-        records.append({"kind": "epoch", "epoch": epoch, "seconds": round(progress.epoch_seconds, 3), "scores": scores})
-        progress.epoch_seconds = 0.0
-        told = "  ".join(f"{key} {value:.1f}" for key, value in scores.items())
-        bar.write(f"epoch {epoch + 1}/{settings.epochs}  {records[-1]['seconds']:.0f} s  {told}", file=sys.stderr)
-        if not last:
-            save_progress()
-            saved_at = time.monotonic()
-    bar.close()
     model.eval()
-    _write_history(history_path, records)
+    if first:
+        _write_history(history_path, records)
 
 
 def finish(folder: Path, name: str) -> None:
@@ -141,40 +222,38 @@ def finish(folder: Path, name: str) -> None:
     (folder / f"{name}resume.pt").unlink(missing_ok=True)
 
 
-def _batches(
-    dataset: ClipDataset, epoch: int, size: int, done: int, workers: int, device: torch.device
-) -> Iterator[ClipBatch]:
-    clips = [(epoch, position, *clip) for position, clip in enumerate(dataset.sampler.epoch(epoch))]
-    batches = [clips[i : i + size] for i in range(0, len(clips), size)][done:]
-    return iter(
-        DataLoader(
-            _Clips(dataset),
-            batch_sampler=batches,
-            collate_fn=collate,
-            num_workers=workers,
-            pin_memory=device.type == "cuda",
-        )
-    )
+def _fail(message: str) -> NoReturn:
+    """End all processes, which all come here, with one line."""
+    if rank() == 0:
+        raise InputError(message)
+    raise SystemExit(2)
 
 
-class _Clips(torch.utils.data.Dataset[ClipBatch]):
-    def __init__(self, dataset: ClipDataset) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, clip: tuple[int, int, int, tuple[int, ...]]) -> ClipBatch:
-        return self.dataset.clip(*clip)
-
-
-def _resume(path: Path, origin: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+def _resume(
+    path: Path, origin: str, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+) -> Progress:
     if not path.is_file():
         return Progress()
     state = checkpoint.load(path)
     if state["origin"] != origin:
-        print(f"{path}: of other settings, data or start; training anew", file=sys.stderr)
+        if rank() == 0:
+            _logger.info("%s: of other settings, data or start; training anew", path)
         return Progress()
+    if state["processes"] != world_size():
+        _fail(
+            f"{path}: made by {state['processes']} processes, these are {world_size()}; use as many again, or train "
+            f"anew with --again"
+        )
     checkpoint.fill(model, state["model"], path)
     optimizer.load_state_dict(state["optimizer"])
+    scaler.load_state_dict(state["scaler"])
     return Progress(state["step"], state["epoch_seconds"], json.loads(state["records"]))
+
+
+def _remove_unfinished(folder: Path, name: str) -> None:
+    """Remove what a kill in the midst of writing left (`fdta.files.whole_file`)."""
+    for path in (*folder.glob(f".{name}resume.*.pt"), *folder.glob(f".{name}history.*.jsonl")):
+        path.unlink(missing_ok=True)
 
 
 def _write_history(path: Path, records: list[dict[str, Any]]) -> None:

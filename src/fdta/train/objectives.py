@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fdta.data.clips import ClipBatch
 from fdta.data.identities import IGNORED, assign_identities, target_labels
+from fdta.distributed import gather, rank, share, world_size
 from fdta.loss.association import association_loss
 from fdta.loss.attributes import AttributeHeads, attribute_loss
 from fdta.loss.contrastive import identity_loss, match_quality
@@ -17,21 +20,26 @@ from fdta.loss.detection import detection_loss, total
 from fdta.loss.matching import Matching, match
 from fdta.model.detector import DetectorOutput, LayerOutput
 from fdta.model.fdta import FDTA
-from fdta.params import Settings
+from fdta.params import Settings, TrainingSettings
 
 
 class DetectorObjective:
     """Loss of the detector alone, with attribute pre-training where `settings.loss.attributes` is above 0.
 
-    `model` holds the detector as `detector`, and the attributes' heads as `attribute_heads` where they are trained.
+    `model` holds the detector as `detector`, and the attributes' heads as `attribute_heads` where they are trained. On
+    several processes, see `TrackerObjective`.
     """
 
     def __init__(self, model: nn.ModuleDict, settings: Settings) -> None:
         self.model, self.settings = model, settings
 
-    def __call__(self, batch: ClipBatch, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(
+        self, batch: ClipBatch, epoch: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Total loss and its unweighted terms."""
-        output = self.model["detector"](batch.images, batch.padding)
+        with autocast(batch, self.settings.detector_training):
+            output = self.model["detector"](batch.images, batch.padding)
+        output = in_full(output)
         matchings = match_layers(output, batch, self.settings)
         terms = detection_loss(output, batch.targets, matchings, self.settings.loss, boxes_total(batch))
         if "attribute_heads" in self.model:
@@ -42,15 +50,29 @@ class DetectorObjective:
 
 
 class TrackerObjective:
-    """Loss of the whole model."""
+    """Loss of the whole model.
+
+    Where several processes train, the mean of their losses, and so of their gradients, is the loss of one process with
+    all their clips as one batch: sums are divided by what the processes count together, and each draws the random
+    numbers of all clips and uses those of its own. It holds for clips of one size, the others are padded differently,
+    and without dropout.
+    """
 
     def __init__(self, model: FDTA, settings: Settings) -> None:
         self.model, self.settings = model, settings
 
-    def __call__(self, batch: ClipBatch, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Total loss and its unweighted terms."""
+    def __call__(
+        self, batch: ClipBatch, epoch: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Total loss and its unweighted terms.
+
+        Args:
+            batch: as many clips as the other processes have.
+            epoch: from 0.
+            generator: on the CPU, in the same state in all processes; None: torch's own.
+        """
         settings = self.settings
-        output = detect(self.model, batch, settings)
+        output = detect(self.model, batch, settings, generator)
         matchings = match_layers(output, batch, settings)
         boxes = boxes_total(batch)
         terms = detection_loss(output, batch.targets, matchings, settings.loss, boxes)
@@ -63,7 +85,7 @@ class TrackerObjective:
             last = matchings[-1]
             truth = torch.cat([target.boxes_cxcywh for target in batch.targets])[last.targets]
             predicted = output.boxes_cxcywh[last.frames, last.queries]
-            terms["identity"] = identity_loss(
+            identity = identity_loss(
                 output.embeddings[last.frames, last.queries],
                 identities[last.targets],
                 match_quality(predicted, truth, settings.identity.quality),
@@ -72,17 +94,32 @@ class TrackerObjective:
                 self.model.identity_adapter,
                 settings.identity,
             )
+            terms["identity"] = identity / batch.clips
         chosen = matchings[-1 if settings.loss.association_matching == "last" else -2]
         matched = output.embeddings[chosen.frames, chosen.queries]
-        terms["association"] = self._association(matched, identities[chosen.targets], chosen.frames, batch.clips)
+        terms["association"] = self._association(matched, identities[chosen.targets], chosen.frames, batch, generator)
         return total(terms, settings.loss), terms
 
-    def _association(self, matched: Tensor, identities: Tensor, frames: Tensor, clips: int) -> Tensor:
+    def _association(
+        self,
+        matched: Tensor,
+        identities: Tensor,
+        frames: Tensor,
+        batch: ClipBatch,
+        generator: torch.Generator | None,
+    ) -> Tensor:
         """Loss of the ID decoder on matched embeddings (n, d), whose frames (n,) count through all clips."""
-        features, present = by_trajectory(matched, identities, frames, clips, self.settings.history)
-        generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+        features, present = by_trajectory(matched, identities, frames, batch.clips, self.settings.history)
+        everywhere = gather(present.cpu())
+        widest = max(clips.shape[-1] for clips in everywhere)
+        features = F.pad(features, (0, 0, 0, widest - features.shape[2]))
+        seeded = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
         labels = self.settings.association.labels
-        drawn = [assign_identities(clip, self.settings.clip, labels, generator) for clip in present.cpu()]
+        drawn = [
+            assign_identities(F.pad(clip, (0, widest - clip.shape[-1])), self.settings.clip, labels, seeded)
+            for clips in everywhere
+            for clip in clips
+        ][_own(batch)]
         device = matched.device
         label = torch.stack([groups.labels for groups in drawn]).to(device)
         history_missing = torch.stack([groups.missing_history for groups in drawn]).to(device)
@@ -94,16 +131,17 @@ class TrackerObjective:
         current = features[:, None].expand(-1, label.shape[1], -1, -1, -1)
         history = current.gather(3, source[..., None].expand(*source.shape, features.shape[-1]))
         times = torch.arange(self.settings.history, device=device)[:, None].expand(source.shape)
-        logits = self.model.id_logits(
-            history,
-            history_missing,
-            label[:, :, None].expand(source.shape),
-            times,
-            current,
-            current_missing,
-            times,
-        )
-        return association_loss(logits, wanted)
+        with autocast(batch, self.settings.training):
+            logits = self.model.id_logits(
+                history,
+                history_missing,
+                label[:, :, None].expand(source.shape),
+                times,
+                current,
+                current_missing,
+                times,
+            )
+        return association_loss(full(logits), wanted)
 
 
 def by_trajectory(
@@ -136,21 +174,53 @@ def by_trajectory(
     return features, present
 
 
-def detect(model: FDTA, batch: ClipBatch, settings: Settings) -> DetectorOutput:
+def detect(
+    model: FDTA, batch: ClipBatch, settings: Settings, generator: torch.Generator | None = None
+) -> DetectorOutput:
     """Detector output of all frames; gradients flow through `gradient_frames` random ones of each clip only."""
     length = settings.history
-    chosen = torch.cat(
-        [clip * length + torch.randperm(length)[: settings.training.gradient_frames] for clip in range(batch.clips)]
-    )
+    drawn = [torch.randperm(length, generator=generator) for _ in range(world_size() * batch.clips)][_own(batch)]
+    chosen = torch.cat([clip * length + order[: settings.training.gradient_frames] for clip, order in enumerate(drawn)])
     rest = torch.tensor(sorted(set(range(batch.clips * length)) - set(chosen.tolist())), dtype=torch.long)
-    outputs = [model.detector(batch.images[chosen], batch.padding[chosen])]
-    with torch.no_grad():
+    with autocast(batch, settings.training):
+        outputs = [model.detector(batch.images[chosen], batch.padding[chosen])]
+    # A block of its own: autocast keeps what it cast while gradients are on.
+    with torch.no_grad(), autocast(batch, settings.training):
         outputs += [
             model.detector(batch.images[part], batch.padding[part])
             for part in rest.split(settings.training.no_gradient_chunk)
             if len(part)
         ]
-    return _in_order(outputs, torch.cat([chosen, rest]).argsort())
+    return in_full(_in_order(outputs, torch.cat([chosen, rest]).argsort()))
+
+
+def autocast(batch: ClipBatch, settings: TrainingSettings) -> contextlib.AbstractContextManager[None]:
+    """The block in which the networks compute in the precision of `settings`."""
+    if settings.precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(batch.images.device.type, getattr(torch, settings.precision))
+
+
+def full(x: Tensor) -> Tensor:
+    """`x` in float32, if it has half of that."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def in_full(output: DetectorOutput) -> DetectorOutput:
+    """`output` as the losses read it, in `full`."""
+    return DetectorOutput(
+        full(output.logits),
+        full(output.boxes_cxcywh),
+        full(output.embeddings),
+        [LayerOutput(full(x.logits), full(x.boxes_cxcywh), full(x.embeddings)) for x in output.auxiliary],
+        None if output.depth_logits is None else full(output.depth_logits),
+        None if output.depth is None else full(output.depth),
+    )
+
+
+def _own(batch: ClipBatch) -> slice:
+    """The clips of this process among those of all."""
+    return slice(rank() * batch.clips, (rank() + 1) * batch.clips)
 
 
 def match_layers(output: DetectorOutput, batch: ClipBatch, settings: Settings) -> list[Matching]:
@@ -160,8 +230,9 @@ def match_layers(output: DetectorOutput, batch: ClipBatch, settings: Settings) -
 
 
 def boxes_total(batch: ClipBatch) -> float:
-    """Number of ground-truth boxes in the batch, at least 1."""
-    return float(max(1, sum(len(target.boxes_cxcywh) for target in batch.targets)))
+    """Number of ground-truth boxes in the batch, averaged over the processes, whose sum is taken as at least 1."""
+    boxes = sum(len(target.boxes_cxcywh) for target in batch.targets)
+    return share(torch.tensor(float(boxes), dtype=torch.float64, device=batch.images.device)).item()
 
 
 def _in_order(outputs: Sequence[DetectorOutput], order: Tensor) -> DetectorOutput:

@@ -47,13 +47,16 @@ def rate_factor(step: int, steps_per_epoch: int, settings: TrainingSettings) -> 
     return factor * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def clip_gradients(model: nn.Module, largest: float) -> None:
-    """Clip the gradient norm of the detector and of the rest apart (MODEL.md, Training)."""
+def clip_gradients(model: nn.Module, largest: float) -> bool:
+    """Clip the gradient norm of the detector and of the rest apart (MODEL.md, Training).
+
+    Returns:
+        Whether all gradients are finite; where not, they are of no use.
+    """
     detector: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
             (detector if name.startswith("detector.") else rest).append(parameter)
-    for parameters in (detector, rest):
-        if parameters:
-            nn.utils.clip_grad_norm_(parameters, largest, error_if_nonfinite=True, foreach=True)
+    norms = [nn.utils.clip_grad_norm_(part, largest, foreach=True) for part in (detector, rest) if part]
+    return bool(torch.stack(norms).isfinite().all())

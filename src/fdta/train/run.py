@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from torch import nn
 from fdta.data.clips import ClipDataset
 from fdta.data.figures import ATTRIBUTES
 from fdta.data.motchallenge import read_split, write_boxes
+from fdta.distributed import rank
+from fdta.errors import InputError
 from fdta.evaluate.detection import average_precision
 from fdta.evaluate.score import COMBINED, score
 from fdta.loss.attributes import AttributeHeads
@@ -27,15 +30,19 @@ from fdta.track.sequence import read_images, track_sequence
 from fdta.train.loop import finish, fit
 from fdta.train.objectives import DetectorObjective, TrackerObjective
 
+_logger = logging.getLogger(__name__)
 
-def train_detector(params: Params, dataset: str, root: Path, device: torch.device, workers: int) -> None:
+
+def train_detector(
+    params: Params, dataset: str, root: Path, device: torch.device, workers: int, again: bool = False
+) -> None:
     """Train the detector of `dataset` alone, to ``models/DATASET/{detector.pt, detector-history.jsonl}``.
 
     It starts from the data set's `detector_start`, ours or published, and learns appearance attributes where
-    `loss.attributes` is above 0.
+    `loss.attributes` is above 0. A finished detector of the same origin is left alone, unless with `again`.
 
     Raises:
-        InputError: data or start cannot be read.
+        InputError: data or start cannot be read; see also `fit`.
     """
     settings, data = params.settings(dataset, DETECTOR), params.benchmark.dataset(dataset)
     folder = root / "models" / dataset
@@ -61,6 +68,9 @@ def train_detector(params: Params, dataset: str, root: Path, device: torch.devic
         clips_per_epoch=settings.detector_training.clips_per_epoch,
         seed=0,
     )
+    origin = _origin(settings, detector, clips, 0)
+    if not again and _is_finished(folder / "detector.pt", origin):
+        return
     fit(
         model,
         DetectorObjective(model, settings),
@@ -68,21 +78,25 @@ def train_detector(params: Params, dataset: str, root: Path, device: torch.devic
         settings.detector_training,
         folder=folder,
         name="detector-",
-        origin=_origin(settings, detector),
+        origin=origin,
         seed=0,
         device=device,
         workers=workers,
         validate=_detector_validation(detector, settings, root / "data" / dataset / data.validation_split, device),
+        again=again,
     )
-    checkpoint.save_model(folder / "detector.pt", detector, settings, f"{dataset}/{DETECTOR}")
-    finish(folder, "detector-")
+    _save(folder, "detector-", "detector.pt", detector, settings, f"{dataset}/{DETECTOR}", origin)
 
 
-def train_tracker(params: Params, run: Run, root: Path, device: torch.device, workers: int) -> None:
+def train_tracker(
+    params: Params, run: Run, root: Path, device: torch.device, workers: int, again: bool = False
+) -> None:
     """Train one run, to ``models/RUN/{model.pt, history.jsonl}``. It starts from the data set's detector.
 
+    A finished run of the same origin is left alone, unless with `again`.
+
     Raises:
-        InputError: data or detector cannot be read, or the detector does not fit the settings.
+        InputError: data or detector cannot be read, or the detector does not fit the settings; see also `fit`.
     """
     settings, data = params.settings(run.dataset, run.variant), params.benchmark.dataset(run.dataset)
     folder = root / "models" / str(run)
@@ -101,6 +115,9 @@ def train_tracker(params: Params, run: Run, root: Path, device: torch.device, wo
         clips_per_epoch=settings.training.clips_per_epoch,
         seed=run.seed,
     )
+    origin = _origin(settings, model, clips, run.seed)
+    if not again and _is_finished(folder / "model.pt", origin):
+        return
     fit(
         model,
         TrackerObjective(model, settings),
@@ -108,22 +125,44 @@ def train_tracker(params: Params, run: Run, root: Path, device: torch.device, wo
         settings.training,
         folder=folder,
         name="",
-        origin=_origin(settings, model),
+        origin=origin,
         seed=run.seed,
         device=device,
         workers=workers,
         validate=_tracker_validation(model, settings, root / "data" / run.dataset / data.validation_split, device),
+        again=again,
     )
-    checkpoint.save_model(folder / "model.pt", model, settings, str(run))
-    finish(folder, "")
+    _save(folder, "", "model.pt", model, settings, str(run), origin)
 
 
-def _origin(settings: Settings, model: nn.Module) -> str:
-    """What a training is made of: its settings and its starting weights."""
-    digest = hashlib.sha256(json.dumps(settings_to_dict(settings)).encode())
+def _origin(settings: Settings, model: nn.Module, clips: ClipDataset, seed: int) -> str:
+    """What a training is made of: its settings, data, starting weights and seed."""
+    digest = hashlib.sha256(json.dumps([settings_to_dict(settings), clips.digest(), seed]).encode())
     for tensor in model.state_dict().values():
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _is_finished(path: Path, origin: str) -> bool:
+    """Whether `path` holds the result of the training of this origin."""
+    if not path.is_file() or checkpoint.load(path).get("origin") != origin:
+        return False
+    if rank() == 0:
+        _logger.info("%s: finished already, with these settings, data and start; --again trains it anew", path)
+    return True
+
+
+def _save(folder: Path, name: str, file: str, model: nn.Module, settings: Settings, run: str, origin: str) -> None:
+    if rank() > 0:
+        return
+    try:
+        checkpoint.save_model(folder / file, model, settings, run, origin)
+    except OSError as error:
+        raise InputError(
+            f"{folder / file}: cannot be written ({error.strerror}); the state of the training is kept: free some room "
+            f"and give the same command again"
+        ) from None
+    finish(folder, name)
 
 
 def _detector_validation(

@@ -1,0 +1,101 @@
+"""CrowdHuman (Shao et al., 2018) as sequences of one frame, for training on still images (MODEL.md, Training)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from fdta.data.motchallenge import decode_image
+from fdta.errors import InputError
+from fdta.files import whole_folder, write_text
+
+
+def convert_crowdhuman(annotations: Path, images: Path, folder: Path) -> int:
+    """Write the images of an ``annotation_SPLIT.odgt`` that show a person as sequences of one frame.
+
+    Each is ``folder/NAME/{img1/00000001.jpg, gt/gt.txt, seqinfo.ini}``, NAME being the image's ID with an underscore
+    for its comma; ``folder/../seqmaps/SPLIT.txt`` lists them. Boxes are the full boxes (``fbox``), also of what is
+    hidden or outside of the image, as the published code has them; other tags than "person" and boxes to ignore are
+    left out. Images are linked, or copied where that is impossible.
+
+    Args:
+        annotations: JSON lines with ``ID`` and ``gtboxes``.
+        images: folder of ``ID.jpg``.
+        folder: the split to write, whole or not at all.
+
+    Returns:
+        Number of sequences.
+
+    Raises:
+        InputError: a file is missing or a line malformed; with its number.
+    """
+    names = []
+    with whole_folder(folder) as temporary:
+        for identity, boxes in _records(annotations):
+            image = images / f"{identity}.jpg"
+            if not boxes:
+                continue
+            height, width = decode_image(image, cv2.IMREAD_COLOR, "copy the images again").shape[:2]
+            name = identity.replace(",", "_")
+            sequence = temporary / name
+            if sequence.exists():
+                raise InputError(f"{annotations}: the image {identity} stands there twice; remove a line")
+            (sequence / "img1").mkdir(parents=True)
+            (sequence / "gt").mkdir()
+            _link(image, sequence / "img1" / "00000001.jpg")
+            lines = [f"1,{number},{x:g},{y:g},{w:g},{h:g},1,1,1\n" for number, (x, y, w, h) in enumerate(boxes, 1)]
+            (sequence / "gt" / "gt.txt").write_text("".join(lines))
+            (sequence / "seqinfo.ini").write_text(
+                f"[Sequence]\nname={name}\nimDir=img1\nframeRate=1\nseqLength=1\nimWidth={width}\nimHeight={height}\n"
+                "imExt=.jpg\n"
+            )
+            names.append(name)
+        if not names:
+            raise InputError(f"{annotations}: no image with a person; check the file")
+    write_text(folder.parent / "seqmaps" / f"{folder.name}.txt", "\n".join(["name", *sorted(names)]) + "\n")
+    return len(names)
+
+
+def _records(path: Path) -> Iterator[tuple[str, list[list[float]]]]:
+    """ID and boxes (x, y, w, h) of the persons of each image."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{path}: cannot be read; expected CrowdHuman's annotation_train.odgt or _val") from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            identity = record["ID"]
+            if not isinstance(identity, str) or Path(identity).name != identity:
+                raise ValueError(f"the ID {identity!r} is no file name")
+            boxes = [_box(item) for item in record["gtboxes"] if _counts(item)]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            what = f"no {error}" if isinstance(error, KeyError) else error
+            raise InputError(f"{path}: line {number} is malformed ({what}); fetch the file again") from None
+        yield identity, [box for box in boxes if box[2] > 0 and box[3] > 0]
+
+
+def _counts(item: dict[str, Any]) -> bool:
+    return item["tag"] == "person" and item.get("extra", {}).get("ignore", 0) != 1
+
+
+def _box(item: dict[str, Any]) -> list[float]:
+    box = [float(value) for value in item["fbox"]]
+    if len(box) != 4:
+        raise ValueError(f"fbox has {len(box)} numbers, not 4")
+    return box
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,120 @@
+"""Trainings that are stopped, killed, or run out of disk lose nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from training_data import CHOICE, ROOT, RUN, read_history
+
+from fdta.cli import main
+from fdta.files import whole_file
+from fdta.model import checkpoint
+from fdta.train import loop
+from fdta.train.interruption import StopRequest
+
+LONGER = {"clips_per_epoch": 12, "batch": 2, "checkpoint_seconds": 0.0, "validate_every": 1}
+
+
+def test_training_ended_at_random_moments_ends_with_the_same_bytes(root, params_with):
+    choice = params_with(training=LONGER)
+    arguments = ["train", RUN, "--root", str(root), *choice]
+    command = [sys.executable, str(ROOT / "tests/train_killed.py"), "0", "8", *arguments]
+    done = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True
+    )
+    *ended, last = map(int, done.stdout.split())
+    assert last == 0
+    # How many were ended on their way depends on the machine's speed.
+    assert ended.count(-signal.SIGKILL) >= 2 and ended.count(143) >= 2, done.stdout
+    assert set(ended) <= {-signal.SIGKILL, -signal.SIGTERM, 143, 0}
+    told = [line for line in done.stderr.splitlines() if "stopped by SIGTERM" in line]
+    assert len(told) == ended.count(143) and "Traceback" not in done.stderr
+    folder = root / "models" / RUN
+    interrupted = (folder / "model.pt").read_bytes()
+    assert not (folder / "resume.pt").exists() and list(folder.glob(".*")) == []
+    assert [record["step"] for record in read_history(folder, "step")] == list(range(1, 13))
+    assert [record["epoch"] for record in read_history(folder, "epoch")] == [0, 1]
+    scores = [record["scores"] for record in read_history(folder, "epoch")]
+    assert main([*arguments, "--again"]) == 0
+    assert (folder / "model.pt").read_bytes() == interrupted
+    assert [record["scores"] for record in read_history(folder, "epoch")] == scores
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("moment", ["step", "validation"])
+def test_signal_saves_the_state_and_ends_in_one_line(root, finished, capsys, monkeypatch, number, status, moment):
+    where = {"step": "fdta.train.loop.average_gradients", "validation": "fdta.train.run.track_sequence"}[moment]
+    module, _, name = where.rpartition(".")
+    function = getattr(sys.modules[module], name)
+    calls = []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            os.kill(os.getpid(), number)
+        return function(*arguments)
+
+    arguments = ["train", RUN, "--root", str(root), *CHOICE]
+    with monkeypatch.context() as patch:
+        patch.setattr(where, interrupted)
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+    assert left.value.code == status
+    step = 1 if moment == "step" else 4
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("fdta: ") and f"stopped by {number.name} after step {step} of 4" in last
+    assert checkpoint.load(root / "models" / RUN / "resume.pt")["step"] == step
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert main(arguments) == 0
+    assert (root / "models" / RUN / "model.pt").read_bytes() == finished
+
+
+def test_second_signal_ends_at_once():
+    with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.number == signal.SIGINT
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("full_from", [2, 3])
+def test_full_disk_ends_in_one_line_and_keeps_the_earlier_state(root, params_with, capsys, monkeypatch, full_from):
+    """Steps 1 and 2 are saved, or fail to be; the finished model is the third large file or the second."""
+    choice = params_with(training={"epochs": 1, "validate_every": 0, "clips_per_epoch": 4, "checkpoint_seconds": 0.0})
+    arguments = ["train", RUN, "--root", str(root), *choice]
+    folder = root / "models" / RUN
+    written = []
+
+    def write_bytes(self: Path, data: memoryview) -> int:
+        written.append(self)
+        with self.open("wb") as file:
+            if len(written) >= full_from:
+                file.write(bytes(data)[:1000])
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return file.write(data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", write_bytes)
+        assert main(arguments) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("fdta: ")]
+    assert "No space left" in line and "free some room" in line
+    assert checkpoint.load(folder / "resume.pt")["step"] == full_from - 1
+    assert not (folder / "model.pt").exists() and list(folder.glob(".*")) == []
+    assert main(arguments) == 0
+    assert [record["step"] for record in read_history(folder, "step")] == [1, 2]
+
+
+def test_what_a_kill_in_the_midst_of_writing_left_is_removed(root):
+    folder = root / "models" / RUN
+    with whole_file(folder / "resume.pt") as other:
+        left = [other, folder / other.name.replace("resume", "model")]
+        for path in left:
+            path.write_bytes(b"")
+    left[0].write_bytes(b"")
+    loop._remove_unfinished(folder, "")
+    assert [path.exists() for path in left] == [False, True]
