@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from fdta.data.crowdhuman import convert_crowdhuman
 from fdta.data.check import check_split
+from fdta.data.crowdhuman import convert_crowdhuman
 from fdta.data.motchallenge import read_split
 from fdta.errors import InputError
 
