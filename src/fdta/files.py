@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -39,6 +40,16 @@ def whole_folder(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def digest(folder: Path, pattern: str) -> str:
+    """Digest of the names and contents of the files of `folder` that fit `pattern`."""
+    found = hashlib.sha256()
+    for path in sorted(Path(folder).glob(pattern)):
+        found.update(f"{path.name}\n".encode())
+        with path.open("rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

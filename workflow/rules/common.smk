@@ -42,7 +42,13 @@ wildcard_constraints:
 
 
 def seqmap(dataset, split):
-    return f"data/{dataset}/seqmaps/{split}.txt"
+    """What stands for a split: its list of sequences, and what they were made from, as other frames may bear the same
+    names."""
+    return [f"data/{dataset}/seqmaps/{split}.txt", f"settings/{dataset}/data.json"]
+
+
+def split_of(wildcards):
+    return seqmap(wildcards.dataset, wildcards.split)
 
 
 def training_data(dataset, variant):

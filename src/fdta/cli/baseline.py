@@ -17,12 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _baseline(options: argparse.Namespace) -> None:
-    from fdta.files import write_json
+    from fdta.files import digest, write_json
     from fdta.track.baselines import track_baseline
 
     run = Run.parse(options.detections)
     split = options.folder.name
     output = options.root / "tracks" / run.dataset / options.method / f"seed-{run.seed}" / split
     track_baseline(options.method, options.folder, options.root / "detections" / str(run) / split, output)
-    write_json(output / "summary.json", {"method": options.method, "detections": str(run)})
+    write_json(output / "summary.json", {"method": options.method, "detections": str(run), "tracks": digest(output, "*.txt")})
     print(f"written: {output}")

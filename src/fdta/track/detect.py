@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from fdta.data.motchallenge import Sequence, read_split
 from fdta.errors import InputError
-from fdta.files import write_json
+from fdta.files import digest, write_json
 from fdta.model import checkpoint
 from fdta.model.detector import DeformableDetector
 from fdta.params import DETECTOR, Params, Run, Settings
@@ -50,7 +50,8 @@ def detect_split(params: Params, dataset: str, split: str, root: Path, device: t
         write_detections(folder / f"{sequence.name}.npz", found)
         if sequences.disable:
             logger.info("%s: %d frames, %d detections", sequence.name, sequence.frames, len(found.frames))
-    write_json(folder / "summary.json", {"run": f"{dataset}/{DETECTOR}", "sequences": len(sequences)})
+    summary = {"run": f"{dataset}/{DETECTOR}", "sequences": len(sequences), "detections": digest(folder, "*.npz")}
+    write_json(folder / "summary.json", summary)
     return folder
 
 

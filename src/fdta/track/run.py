@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from fdta.errors import InputError
-from fdta.files import write_json
+from fdta.files import digest, write_json
 from fdta.model import checkpoint
 from fdta.model.fdta import FDTA
 from fdta.params import Params, Run, Settings
@@ -58,9 +58,11 @@ def track_folder(
 ) -> None:
     """Track the sequences of `folder` to ``tracks/RUN/SPLIT`` and ``detections/RUN/SPLIT``, or to `output` instead.
 
-    ``summary.json`` beside the tracks is written last.
+    ``summary.json`` beside the tracks is written last and stands for them: it has their digest.
     """
     tracks = output or root / "tracks" / name / folder.name
     detections = output / "detections" if output else root / "detections" / name / folder.name
     track_split(model, folder, tracks, detections, settings, device)
-    write_json(tracks / "summary.json", {"run": name, "folder": str(folder), "assignment": settings.tracker.assignment})
+    summary = {"run": name, "folder": str(folder), "assignment": settings.tracker.assignment}
+    summary |= {"tracks": digest(tracks, "*.txt"), "detections": digest(detections, "*.npz")}
+    write_json(tracks / "summary.json", summary)
