@@ -2,7 +2,7 @@ import re
 from pathlib import Path
 
 from fdta.params import BASELINES, DETECTOR, Params, ParamsError
-from fdta.report.runs import figure_inputs, page_figures, table_inputs
+from fdta.report.runs import METRICS, TRAINING_CURVES, figure_inputs, page_figures, table_inputs
 from fdta.report.server import FILE as SERVER_SCORES
 from fdta.workflow import note_absent_inputs, settle_restored_files, write_resolved_settings
 

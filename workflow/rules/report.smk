@@ -32,6 +32,8 @@ rule tables:
     output:
         report("results/tables.md", caption="../report/tables.rst", category="Results"),
         [f"results/tables/{name}.csv" for name in (*PARAMS.tables, "depth-cost", "similarity")],
+        str(METRICS),
+        str(TRAINING_CURVES),
     log:
         "logs/tables.log",
     shell:

@@ -28,6 +28,7 @@ COMMANDS = {
     "figures": "draw the figures of the paper from finished runs",
     "tables": "write the paper's tables with our numbers beside them",
     "report": "write the page of tables and figures",
+    "dvc": "write dvc.yaml for the benchmark",
     "mlflow": "send runs to MLflow",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 import yaml
 
@@ -20,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument("run", help="DATASET/VARIANT/seed-N, or DATASET/detector")
     add_params(show)
     show.set_defaults(call=_show)
+    resolve = actions.add_parser("resolve", help="write what each rule depends on to settings/")
+    add_params(resolve)
+    resolve.set_defaults(call=_resolve)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -44,6 +48,14 @@ def _check(options: argparse.Namespace) -> None:
         print(f"  {run}")
     for name, table in params.tables.items():
         print(f"{name}: {table.title} ({table.dataset}): {', '.join(table.rows.values())}")
+
+
+def _resolve(options: argparse.Namespace) -> None:
+    from fdta.workflow import settle_restored_files, write_resolved_settings
+
+    params = Params(options.params, options.benchmark)
+    settle_restored_files(Path())
+    write_resolved_settings(params, Path("settings"))
 
 
 def _show(options: argparse.Namespace) -> None:

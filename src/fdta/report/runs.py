@@ -13,6 +13,10 @@ BASE = "base"
 """The variant without adapters, which the figures set beside `FULL`."""
 COMPLEMENTARY = "table-4"
 """The table whose variants the similarity table shows."""
+METRICS = Path("results/metrics.json")
+"""The scores over all test sequences, by data set and run."""
+TRAINING_CURVES = Path("results/training.csv")
+"""Mean loss of each epoch of the full model, a column a data set."""
 FIGURES = ("similarity", "depth", "tracks", "embeddings", "depth-attention", "interactions", "training")
 """Names of the figures, in the order of the page."""
 

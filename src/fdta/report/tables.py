@@ -19,14 +19,17 @@ from typing import Any
 from fdta.data.motchallenge import read_split
 from fdta.errors import InputError
 from fdta.evaluate.score import COMBINED, paired_difference
-from fdta.files import write_text
+from fdta.files import write_json, write_text
 from fdta.params import DETECTOR, Params, Run
 from fdta.report.measured import commit, machine, read_history, read_json
 from fdta.report.paper import COMPARED, Paper, PaperRow, PaperTable, read_paper
 from fdta.report.runs import (
     COMPLEMENTARY,
     FULL,
+    METRICS,
+    TRAINING_CURVES,
     depth_costs_paths,
+    figure_datasets,
     history_path,
     scores_path,
     seeds_with,
@@ -124,7 +127,8 @@ class SeedNoise:
 
 
 def write_tables(params: Params, root: Path, output: Path) -> None:
-    """Write the page `output`, and beside it ``tables/TABLE.csv`` for each table and ``tables/similarity.csv``.
+    """Write the page `output`, and beside it ``tables/TABLE.csv`` for each table, ``tables/{depth-cost,similarity}.csv``,
+    and for DVC ``metrics.json`` and ``training.csv``.
 
     Args:
         params: the benchmark and its tables.
@@ -153,6 +157,8 @@ def write_tables(params: Params, root: Path, output: Path) -> None:
     text, header, rows = similarity_table(measured, paper.similarity_note)
     sections += [f"## {SIMILARITY_TITLE}", text, _markdown(header, rows, "llr")]
     write_text(folder / "similarity.csv", _csv(_similarity_records(measured)))
+    write_json(output.with_name(METRICS.name), _metrics(results))
+    write_text(output.with_name(TRAINING_CURVES.name), _csv(_training_curves(results)))
     write_text(output, "\n\n".join(sections) + "\n")
 
 
@@ -490,6 +496,31 @@ def _resolution(results: Results, table: PaperTable, rows: list[Row]) -> list[st
         count = "one seed" if seeds == 1 else f"{seeds} seeds"
         lines.append(f"Beyond the seed noise, {threshold:.1f} HOTA with {count} a row: {'; '.join(beyond) or 'none'}")
     return lines
+
+
+def _metrics(results: Results) -> dict[str, dict[str, dict[str, float]]]:
+    """Scores over all test sequences: data set -> run -> metric."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for run in table_runs(results.params) + table_baselines(results.params):
+        if scores := results.scores(run):
+            values = {metric: round(scores[COMBINED][metric], 4) for metric in COMPARED}
+            found.setdefault(run.dataset, {})[f"{run.variant}/seed-{run.seed}"] = values
+    return found
+
+
+def _training_curves(results: Results) -> list[dict[str, Any]]:
+    """Mean loss of each epoch of the full model with the first seed, a column a data set."""
+    epochs: dict[int, dict[str, list[float]]] = {}
+    datasets = figure_datasets(results.params)
+    for dataset in datasets:
+        for record in read_history(history_path(results.root, Run(dataset, FULL, results.benchmark.seeds[0]))):
+            if record["kind"] == "step":
+                losses = epochs.setdefault(record["epoch"] + 1, {}).setdefault(dataset, [])
+                losses.append(record["losses"]["total"])
+    return [
+        {"epoch": epoch, **{name: statistics.fmean(losses[name]) if name in losses else None for name in datasets}}
+        for epoch, losses in sorted(epochs.items())
+    ]
 
 
 def _other_submissions(results: Results, dataset: str, rows: Iterable[str]) -> list[str]:
