@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from fdta.cli import main
 from fdta.data.check import check_split
 from fdta.data.crowdhuman import convert_crowdhuman
 from fdta.data.motchallenge import read_split
@@ -51,6 +52,17 @@ def test_persons_become_sequences_of_one_frame(source):
     assert not any(report.defects for report in check_split(folder))
     names = (folder.parent / "seqmaps/train.txt").read_text().split()
     assert names == ["name", first.name, second.name]
+
+
+def test_command_writes_a_split(source, capsys):
+    folder = source / "data/crowdhuman/train"
+    command = ["data", "crowdhuman", str(source / "annotation_train.odgt"), str(source / "images"), "--output"]
+    assert main([*command, str(folder)]) == 0
+    assert "2 sequences" in capsys.readouterr().out and len(read_split(folder)) == 2
+    assert main([*command[:3], str(source / "nowhere"), *command[4:], str(folder.parent / "val")]) == 2
+    error = capsys.readouterr().err
+    assert "273271,1a0d6000b9e1f5b7.jpg" in error and error.count("\n") == 1
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["seqmaps", "train"]
 
 
 @pytest.mark.parametrize(

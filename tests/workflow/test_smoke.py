@@ -151,3 +151,20 @@ def test_mlflow_has_the_runs(workspace):
         "assert any('HOTA' in key for key in runs[0].data.metrics) or len(runs) > 20\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=workspace, check=True, env=ENVIRONMENT)
+
+
+def test_trainings_wait_for_still_images(tmp_path):
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw["benchmarks"]["smoke"]["settings"]["clip"] = {"intervals": [1, 1], "stills": ["people/train", "smoke-flock/val"]}
+    del raw["benchmarks"]["smoke"]["settings"]["clip.intervals"]
+    params = tmp_path / "params.yaml"
+    params.write_text(yaml.safe_dump(raw, sort_keys=False))
+    model = "models/smoke-dance/full/seed-0/model.pt"
+    missing = snakemake(tmp_path, "-n", model, params=params)
+    assert missing.returncode and "data/people/seqmaps/train.txt" in missing.stdout + missing.stderr
+    (tmp_path / "data/people/seqmaps").mkdir(parents=True)
+    (tmp_path / "data/people/seqmaps/train.txt").write_text("name\n")
+    result = snakemake(tmp_path, "-n", model, params=params)
+    plan = result.stdout + result.stderr
+    assert result.returncode == 0, plan[-2000:]
+    assert "data/smoke-flock/depth-val.json" in plan and "data/people/depth" not in plan

@@ -52,10 +52,14 @@ def split_of(wildcards):
 
 
 def training_data(dataset, variant):
-    """What training `variant` on `dataset` reads of the data set: sequences, and depth where an adapter needs it."""
+    """What training `variant` on `dataset` reads: sequences, also of still images, and depth where an adapter needs it.
+
+    Still images that are no data set of the benchmark must be there, with depth maps of the user's own.
+    """
     settings = PARAMS.settings(dataset, variant)
-    splits = settings.training_splits
-    read = [seqmap(dataset, split) for split in splits]
+    read = [(dataset, split) for split in settings.training_splits]
+    read += [tuple(name.split("/")) for name in settings.clip.stills]
+    files = [seqmap(*place) for place in read]
     if settings.spatial.enabled:
-        read += [f"data/{dataset}/depth-{split}.json" for split in splits]
-    return read + [seqmap(dataset, BENCHMARK.dataset(dataset).validation_split)]
+        files += [f"data/{name}/depth-{split}.json" for name, split in read if name in BENCHMARK.datasets]
+    return files + [seqmap(dataset, BENCHMARK.dataset(dataset).validation_split)]

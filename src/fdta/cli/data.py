@@ -38,6 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_root(take)
     add_params(take)
     take.set_defaults(call=_import)
+    stills = actions.add_parser("crowdhuman", help="make a split of CrowdHuman's still images, to train on besides")
+    stills.add_argument("annotations", type=Path, help="CrowdHuman's annotation_train.odgt or annotation_val.odgt")
+    stills.add_argument("images", type=Path, help="folder of its images, ID.jpg")
+    stills.add_argument(
+        "--output", type=Path, required=True, metavar="FOLDER", help="split to write, for example data/crowdhuman/train"
+    )
+    stills.set_defaults(call=_crowdhuman)
     check = actions.add_parser("check", help="read every line and image of a data set or split and report defects")
     check.add_argument("dataset", metavar="DATASET_OR_FOLDER", help="for example dancetrack, or data/dance/train")
     check.add_argument("splits", nargs="*", metavar="SPLIT", help="splits to check; by default all that are there")
@@ -85,6 +92,13 @@ def _import(options: argparse.Namespace) -> None:
     left = [split for split in source.splits if split not in folders]
     if options.split is None and left:
         print(f"not taken: {', '.join(left)}")
+
+
+def _crowdhuman(options: argparse.Namespace) -> None:
+    from fdta.data.crowdhuman import convert_crowdhuman
+
+    sequences = convert_crowdhuman(options.annotations, options.images, options.output)
+    print(f"whole: {options.output}, {sequences} sequences of one frame")
 
 
 def _source(options: argparse.Namespace, split: str | None) -> Source:
