@@ -32,7 +32,7 @@ ADAPTERS = {
 }
 """Modules of each adapter: a variant without it does not use them."""
 
-OUTPUTS = ("data/*/seqmaps/*.txt", "data/*/depth-*.json", "pretrained/*", "models/**/*.pt", "models/**/*.jsonl")
+OUTPUTS = ("data/*/seqmaps/*.*", "data/*/depth-*.json", "pretrained/*", "models/**/*.pt", "models/**/*.jsonl")
 OUTPUTS += ("tracks/**/summary.json", "detections/**/summary.json", "scores/**/*.json", "results/**/*.*")
 OUTPUTS += ("settings/**/*.json",)
 """Files whose times Snakemake looks at."""

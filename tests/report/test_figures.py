@@ -117,7 +117,7 @@ def finished(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
         model.write_bytes(weights)
         (root / "tracks" / "dance" / variant / "seed-0" / "test" / "summary.json").write_text("{}")
     write_model(root / "ignored.pt", root / "models" / "dance" / "detector-history.jsonl")
-    for file in ("seqmaps/val.txt", "seqmaps/test.txt", "depth-val.json"):
+    for file in ("seqmaps/val.json", "seqmaps/test.json", "depth-val.json"):
         path = root / "data" / "dance" / file
         path.parent.mkdir(exist_ok=True)
         path.write_text("{}")

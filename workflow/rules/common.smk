@@ -41,14 +41,13 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-def seqmap(dataset, split):
-    """What stands for a split: its list of sequences, and what they were made from, as other frames may bear the same
-    names."""
-    return [f"data/{dataset}/seqmaps/{split}.txt", f"settings/{dataset}/data.json"]
+def sequences(dataset, split):
+    """What stands for a split: its sequence map and its digest, as other frames may bear the same names."""
+    return [f"data/{dataset}/seqmaps/{split}.{ending}" for ending in ("txt", "json")]
 
 
-def split_of(wildcards):
-    return seqmap(wildcards.dataset, wildcards.split)
+def the_sequences(wildcards):
+    return sequences(wildcards.dataset, wildcards.split)
 
 
 def training_data(dataset, variant):
@@ -59,7 +58,7 @@ def training_data(dataset, variant):
     settings = PARAMS.settings(dataset, variant)
     read = [(dataset, split) for split in settings.training_splits]
     read += [tuple(name.split("/")) for name in settings.clip.stills]
-    files = [seqmap(*place) for place in read]
+    files = [path for place in read for path in sequences(*place)]
     if settings.spatial.enabled:
         files += [f"data/{name}/depth-{split}.json" for name, split in read if name in BENCHMARK.datasets]
-    return files + [seqmap(dataset, BENCHMARK.dataset(dataset).validation_split)]
+    return files + sequences(dataset, BENCHMARK.dataset(dataset).validation_split)

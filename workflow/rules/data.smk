@@ -6,6 +6,7 @@ rule render:
         "settings/{dataset}/data.json",
     output:
         "data/{dataset}/seqmaps/{split}.txt",
+        "data/{dataset}/seqmaps/{split}.json",
     log:
         "logs/render/{dataset}-{split}.log",
     wildcard_constraints:
@@ -20,6 +21,7 @@ rule get_data:
         "settings/{dataset}/data.json",
     output:
         "data/{dataset}/seqmaps/{split}.txt",
+        "data/{dataset}/seqmaps/{split}.json",
     log:
         "logs/data/{dataset}-{split}.log",
     wildcard_constraints:
@@ -51,7 +53,7 @@ def teacher_weights(wildcards):
 rule depth:
     input:
         "settings/{dataset}/depth.json",
-        "data/{dataset}/seqmaps/{split}.txt",
+        the_sequences,
         weights=teacher_weights,
     output:
         "data/{dataset}/depth-{split}.json",

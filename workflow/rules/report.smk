@@ -44,7 +44,7 @@ rule tables:
 rule detect:
     input:
         "settings/{dataset}/detector/track.json",
-        "data/{dataset}/seqmaps/{split}.txt",
+        the_sequences,
         "models/{dataset}/detector.pt",
     output:
         "detections/{dataset}/detector/seed-0/{split}/summary.json",

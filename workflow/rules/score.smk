@@ -1,7 +1,7 @@
 rule score:
     input:
         "settings/score.json",
-        "data/{dataset}/seqmaps/{split}.txt",
+        the_sequences,
         "tracks/{dataset}/{name}/seed-{seed}/{split}/summary.json",
     output:
         "scores/{dataset}/{name}/seed-{seed}/{split}.json",
@@ -32,7 +32,7 @@ rule speed:
     input:
         "settings/speed.json",
         "settings/{dataset}/full/track.json",
-        lambda wildcards: seqmap(wildcards.dataset, BENCHMARK.dataset(wildcards.dataset).test_split),
+        lambda wildcards: sequences(wildcards.dataset, BENCHMARK.dataset(wildcards.dataset).test_split),
         model=f"models/{{dataset}}/full/seed-{BENCHMARK.seeds[0]}/model.pt",
     output:
         "results/speed/{dataset}.json",

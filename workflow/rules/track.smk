@@ -4,7 +4,7 @@
 rule track:
     input:
         "settings/{dataset}/{variant}/track.json",
-        "data/{dataset}/seqmaps/{split}.txt",
+        the_sequences,
         model="models/{dataset}/{variant}/seed-{seed}/model.pt",
     output:
         "tracks/{dataset}/{variant}/seed-{seed}/{split}/summary.json",
@@ -20,7 +20,7 @@ rule track:
 rule baseline:
     input:
         "settings/baseline.json",
-        "data/{dataset}/seqmaps/{split}.txt",
+        the_sequences,
         "tracks/{dataset}/full/seed-{seed}/{split}/summary.json",
     output:
         "tracks/{dataset}/{method}/seed-{seed}/{split}/summary.json",
@@ -33,7 +33,7 @@ rule baseline:
 
 rule submission:
     input:
-        lambda wildcards: seqmap(wildcards.dataset, PARAMS.submission_split(wildcards.dataset)),
+        lambda wildcards: sequences(wildcards.dataset, PARAMS.submission_split(wildcards.dataset)),
         lambda wildcards: f"tracks/{wildcards.dataset}/{wildcards.name}/seed-{wildcards.seed}/"
         f"{PARAMS.submission_split(wildcards.dataset)}/summary.json",
     output:

@@ -24,5 +24,7 @@ def _baseline(options: argparse.Namespace) -> None:
     split = options.folder.name
     output = options.root / "tracks" / run.dataset / options.method / f"seed-{run.seed}" / split
     track_baseline(options.method, options.folder, options.root / "detections" / str(run) / split, output)
-    write_json(output / "summary.json", {"method": options.method, "detections": str(run), "tracks": digest(output, "*.txt")})
+    write_json(
+        output / "summary.json", {"method": options.method, "detections": str(run), "tracks": digest(output, "*.txt")}
+    )
     print(f"written: {output}")

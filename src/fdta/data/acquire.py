@@ -16,9 +16,9 @@ from fdta.data.archives import is_archive, unpack
 from fdta.data.check import check_split, missing_sequences
 from fdta.data.convert import Published, is_part_of
 from fdta.data.download import Checksums, fetch, locked
-from fdta.data.motchallenge import sequence_folders
+from fdta.data.motchallenge import sequence_folders, sequence_map_path, write_sequence_map
 from fdta.errors import InputError
-from fdta.files import whole_folder, write_text
+from fdta.files import whole_folder
 
 _LOG = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def get_split(
     """
     target = root / name / split
     with _held(target):
-        if seqmap_path(target).is_file():
+        if sequence_map_path(target).is_file():
             return target
         if not target.exists():
             if source.folder is not None:
@@ -80,7 +80,7 @@ def import_splits(
         target = root / name / each
         with _held(target):
             if target.exists():
-                if split is not None or not seqmap_path(target).is_file():
+                if split is not None or not sequence_map_path(target).is_file():
                     raise InputError(f"{target}: is there already; remove it first, or 'fdta data get {name} {each}'")
                 _LOG.info("%s: is there already, left as it is", target)
                 continue
@@ -89,14 +89,9 @@ def import_splits(
             _take(name, source, each, path, target, checksums or Checksums())
             _verify(source, each, target)
         taken[each] = target
-    if not taken and not all(seqmap_path(root / name / each).is_file() for each in source.splits):
+    if not taken and not all(sequence_map_path(root / name / each).is_file() for each in source.splits):
         raise InputError(f"{path}: {_expected(source, source.splits)}")
     return taken
-
-
-def seqmap_path(folder: Path) -> Path:
-    """Sequence map of the split `folder`; it stands for the whole split."""
-    return folder.parent / "seqmaps" / f"{folder.name}.txt"
 
 
 def _download(name: str, source: Source, split: str, target: Path, downloads: Path, checksums: Checksums) -> None:
@@ -183,7 +178,7 @@ def _verify(source: Source, split: str, target: Path) -> None:
             f"give 'fdta data get' again)"
         )
     names = [path.name for path in sequence_folders(target)]
-    write_text(seqmap_path(target), "\n".join(["name", *names]) + "\n")
+    write_sequence_map(target, names)
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from typing import Any
 
 import cv2
 
-from fdta.data.motchallenge import decode_image
+from fdta.data.motchallenge import decode_image, write_sequence_map
 from fdta.errors import InputError
-from fdta.files import whole_folder, write_text
+from fdta.files import whole_folder
 
 
 def convert_crowdhuman(annotations: Path, images: Path, folder: Path) -> int:
@@ -58,7 +58,7 @@ def convert_crowdhuman(annotations: Path, images: Path, folder: Path) -> int:
             names.append(name)
         if not names:
             raise InputError(f"{annotations}: no image with a person; check the file")
-    write_text(folder.parent / "seqmaps" / f"{folder.name}.txt", "\n".join(["name", *sorted(names)]) + "\n")
+    write_sequence_map(folder, names)
     return len(names)
 
 

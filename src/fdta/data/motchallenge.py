@@ -7,7 +7,9 @@ back, ``gt/gt.txt`` with the lines ``frame,identity,x,y,w,h,...``. Ours may hold
 from __future__ import annotations
 
 import configparser
+import hashlib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import cv2
 import numpy as np
 
 from fdta.errors import InputError
-from fdta.files import write_text
+from fdta.files import write_json, write_text
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png")
 
@@ -67,6 +69,30 @@ def box_lines(boxes: Boxes) -> list[str]:
     sizes = np.concatenate([boxes.boxes_xywh[:, :2], np.maximum(boxes.boxes_xywh[:, 2:], 0.01)], axis=1)
     rows = zip(boxes.frames.tolist(), boxes.identities.tolist(), sizes.tolist(), boxes.scores.tolist(), strict=True)
     return [f"{f},{i},{x:.2f},{y:.2f},{w:.2f},{h:.2f},{score:.3f},-1,-1,-1\n" for f, i, (x, y, w, h), score in rows]
+
+
+def sequence_map_path(folder: Path) -> Path:
+    """Sequence map of the split `folder`, ``DATASET/seqmaps/SPLIT.txt``; it is written last and stands for the split."""
+    return folder.parent / "seqmaps" / f"{folder.name}.txt"
+
+
+def write_sequence_map(folder: Path, names: Iterable[str]) -> None:
+    """Write the names of the sequences of the split `folder`, in order, and beside the map a digest of the split.
+
+    The digest, ``seqmaps/SPLIT.json``, is of the names and sizes of all files and of the texts among them: it tells a
+    split from another with sequences of the same names.
+    """
+    path = sequence_map_path(folder)
+    names = sorted(names)
+    digest, files = hashlib.sha256(), 0
+    for name in names:
+        for file in sorted((folder / name).rglob("*")):
+            if file.is_file() and not file.name.startswith("."):
+                files += 1
+                digest.update(f"{file.relative_to(folder).as_posix()} {file.stat().st_size}\n".encode())
+                digest.update(file.read_bytes() if file.suffix in (".txt", ".ini", ".json") else b"")
+    write_json(path.with_suffix(".json"), {"sequences": len(names), "files": files, "digest": digest.hexdigest()})
+    write_text(path, "\n".join(["name", *names]) + "\n")
 
 
 @dataclass(frozen=True)

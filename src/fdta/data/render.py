@@ -17,11 +17,12 @@ import cv2
 import numpy as np
 
 from fdta.data.figures import ATTRIBUTES
-from fdta.data.motchallenge import Sequence, write_seqinfo
+from fdta.data.motchallenge import Sequence, write_seqinfo, write_sequence_map
 from fdta.data.scenes import Scene, choreograph
 from fdta.errors import InputError
-from fdta.files import whole_folder, write_json, write_text
+from fdta.files import whole_folder, write_json
 from fdta.params import RenderSettings
+from fdta.sources import code_digest
 
 __all__ = ["ATTRIBUTES", "Painting", "paint", "read_true_depth", "render_split"]
 
@@ -61,7 +62,8 @@ def render_split(settings: RenderSettings, split: str, sequences: int, folder: P
     """
     folder = Path(folder)
     names = [f"{settings.scene}-{split}-{number:04d}" for number in range(1, sequences + 1)]
-    origin = json.loads(json.dumps(dataclasses.asdict(settings) | {"split": split}))
+    renderer = code_digest(("fdta.data.render",), without=("fdta.params", "fdta.errors", "fdta.files"))
+    origin = json.loads(json.dumps(dataclasses.asdict(settings) | {"split": split, "renderer": renderer}))
     present = {path.parent.parent: json.loads(path.read_text()) for path in folder.glob("*/truth/settings.json")}
     for sequence in present:
         if sequence.name not in names:
@@ -73,7 +75,7 @@ def render_split(settings: RenderSettings, split: str, sequences: int, folder: P
             with whole_folder(folder / name) as temporary:
                 _write_sequence(temporary, name, settings, scene)
                 write_json(temporary / "truth" / "settings.json", origin)
-    write_text(folder.parent / "seqmaps" / f"{split}.txt", "\n".join(["name", *names]) + "\n")
+    write_sequence_map(folder, names)
 
 
 def read_true_depth(folder: Path) -> np.ndarray:

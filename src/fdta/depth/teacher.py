@@ -22,6 +22,7 @@ from fdta.depth.sliding_window import INPUT_SIZE, video_depth
 from fdta.depth.video_depth_anything import Size, check_weights, load_video_depth_anything
 from fdta.errors import InputError
 from fdta.files import whole_folder, write_json
+from fdta.sources import code_digest
 
 _RECORD = "teacher.json"
 """File among the maps that tells who made them, and in how many seconds. Maps without it are the user's own."""
@@ -102,7 +103,13 @@ class _Estimator:
         """What tells these maps from those of other weights and input sizes."""
         with check_weights(self._weights, self._size).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"teacher": "video-depth-anything", "size": self._size, "sha256": digest, "input_size": self._input_size}
+        return {
+            "teacher": "video-depth-anything",
+            "size": self._size,
+            "sha256": digest,
+            "input_size": self._input_size,
+            "code": _code(),
+        }
 
     @functools.cached_property
     def _network(self) -> torch.nn.Module:
@@ -138,6 +145,12 @@ def _write_maps(folder: Path, depth: Iterable[np.ndarray], maximum: float) -> No
         scaled = np.round(image.astype(np.float32) / np.float32(maximum or 1) * 255)
         # cv2.imwrite would keep silent about a full disk.
         (folder / f"{frame:08d}.png").write_bytes(cv2.imencode(".png", scaled.astype(np.uint8))[1].tobytes())
+
+
+def _code() -> str:
+    """Tells maps of this version from those of another."""
+    modules = ("fdta.depth.sliding_window", "fdta.depth.video_depth_anything")
+    return code_digest(modules, without=("fdta.params", "fdta.errors", "fdta.files", "fdta.model.checkpoint"))
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:

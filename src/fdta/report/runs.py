@@ -132,10 +132,10 @@ def figure_inputs(params: Params, root: Path, name: str, datasets: tuple[str, ..
         validation = data.validation_split
         files += {
             "similarity": [similarity_path(params, root, run) for run in (detector, base, full)],
-            "depth": [model, folder / f"seqmaps/{validation}.txt", folder / f"depth-{validation}.json"],
+            "depth": [model, folder / f"seqmaps/{validation}.json", folder / f"depth-{validation}.json"],
             "tracks": tracks,
             "embeddings": tracks,
-            "depth-attention": [model, folder / f"seqmaps/{data.test_split}.txt"],
+            "depth-attention": [model, folder / f"seqmaps/{data.test_split}.json"],
             "interactions": [model, tracks[1]],
             "training": [*(history_path(root, run) for run in (base, full)), detector_history_path(root, dataset)],
         }[name]
