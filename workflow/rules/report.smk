@@ -27,7 +27,7 @@ rule tables:
         [SERVER_SCORES] if Path(SERVER_SCORES).is_file() else [],
         "settings/tables.json",
         "settings/absent.json",
-        ancient(f"results/mlflow-{BENCHMARK.name}.json"),
+        f"results/mlflow-{BENCHMARK.name}.json",
         TABLE_INPUTS,
     output:
         report("results/tables.md", caption="../report/tables.rst", category="Results"),

@@ -14,8 +14,8 @@ from fdta.errors import InputError
 
 COMMANDS = {
     "params": "show and check what params.yaml runs",
-    "data": "render, download, import or check data sets",
-    "depth": "make the pseudo depth of a training split",
+    "data": "render, download, import, convert or check data sets",
+    "depth": "make the pseudo depth of a split",
     "train": "train a detector or a variant of FDTA",
     "weights": "download and read published checkpoints, or write ours as the published code does",
     "track": "track a video, or every sequence of a folder",
@@ -55,9 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     given = sys.argv[1:] if arguments is None else arguments
     for name, summary in COMMANDS.items():
-        command = commands.add_parser(
-            name, help=summary, description=summary[0].upper() + summary[1:] + ".", formatter_class=_Formatter
-        )
+        command = add_action(commands, name, summary)
         if given and given[0] == name:
             importlib.import_module(f"fdta.cli.{name}").add_arguments(command)
     options = parser.parse_args(given)
@@ -94,7 +92,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults in the help, and the description's own line breaks."""
+    """Defaults in the help where there are any, and the description's own line breaks."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None or action.default is False else super()._get_help_string(action)
+
+
+def add_action(
+    actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str
+) -> argparse.ArgumentParser:
+    """Parser of the command or action `name`, whose description is `summary`, a sentence that begins small."""
+    description = summary[0].upper() + summary[1:] + "."
+    return actions.add_parser(name, help=summary, description=description, formatter_class=_Formatter)
 
 
 def add_params(parser: argparse.ArgumentParser) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fdta.cli import add_compute, add_params
+from fdta.cli import add_action, add_compute, add_params
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    infer = actions.add_parser("infer", help="milliseconds a frame by component of the online tracker (Table 8)")
+    infer = add_action(actions, "infer", "measure milliseconds a frame by component of the online tracker (Table 8)")
     infer.add_argument("folder", type=Path, help="folder of sequences, for example data/dance/test; the first is used")
     infer.add_argument(
         "--weights", required=True, metavar="RUN", help="run (dance/full/seed-0) or checkpoint file (model.pt)"

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fdta.cli import add_params
+from fdta.cli import add_action, add_params
 from fdta.errors import InputError
 from fdta.params import Params
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    render = actions.add_parser("render", help="draw the sequences of a rendered data set")
+    render = add_action(actions, "render", "draw the sequences of a rendered data set")
     render.add_argument("dataset", help="data set of the benchmark, for example dance")
     render.add_argument("split", help="train, val or test")
     _add_root(render)
     add_params(render)
     render.set_defaults(call=_render)
-    get = actions.add_parser("get", help="download, convert and verify a split of a real data set")
+    get = add_action(actions, "get", "download, convert and verify a split of a real data set")
     get.add_argument("dataset", help="data set of the benchmark or the catalogue, for example dancetrack")
     get.add_argument("split", help="train, val or test")
     _add_root(get)
@@ -31,21 +31,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_params(get)
     get.set_defaults(call=_get)
-    take = actions.add_parser("import", help="take a data set that is on this machine already, with hard links")
+    take = add_action(actions, "import", "take a data set that is on this machine already, with hard links")
     take.add_argument("dataset", help="data set of the benchmark or the catalogue, for example dancetrack")
     take.add_argument("path", type=Path, help="what holds it: unpacked as it is published, or its archives")
     take.add_argument("--split", metavar="SPLIT", help="take this split alone")
     _add_root(take)
     add_params(take)
     take.set_defaults(call=_import)
-    stills = actions.add_parser("crowdhuman", help="make a split of CrowdHuman's still images, to train on besides")
+    stills = add_action(actions, "crowdhuman", "make a split of CrowdHuman's still images, to train on besides")
     stills.add_argument("annotations", type=Path, help="CrowdHuman's annotation_train.odgt or annotation_val.odgt")
     stills.add_argument("images", type=Path, help="folder of its images, ID.jpg")
     stills.add_argument(
         "--output", type=Path, required=True, metavar="FOLDER", help="split to write, for example data/crowdhuman/train"
     )
     stills.set_defaults(call=_crowdhuman)
-    check = actions.add_parser("check", help="read every line and image of a data set or split and report defects")
+    check = add_action(actions, "check", "read every line and image of a data set or split and report defects")
     check.add_argument("dataset", metavar="DATASET_OR_FOLDER", help="for example dancetrack, or data/dance/train")
     check.add_argument("splits", nargs="*", metavar="SPLIT", help="splits to check; by default all that are there")
     check.add_argument("--decode", action="store_true", help="decode every image whole, not its header and end alone")

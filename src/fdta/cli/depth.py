@@ -12,7 +12,7 @@ from fdta.params import Params
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description += (
         "\nWrites data/DATASET/depth/SPLIT/SEQUENCE/%08d.png: 8-bit, larger is nearer. Video Depth Anything leaves"
-        "\nsequences alone that have their maps."
+        "\nsequences alone that have their maps, or maps of your own in SEQUENCE/depth/."
     )
     parser.add_argument("dataset", help="data set of the benchmark, for example dance")
     parser.add_argument("split", help="train, val or test")

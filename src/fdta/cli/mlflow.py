@@ -5,18 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fdta.cli import add_params
+from fdta.cli import add_action, add_params
 from fdta.params import Params
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    sync = actions.add_parser(
-        "sync",
-        help="send what MLflow does not have yet",
-        description="Send what MLflow does not have yet: of finished runs, and of trainings that are under way.\n"
-        "A store that cannot be reached is one line of warning; give the command again to send what is left.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    sync = add_action(actions, "sync", "send what MLflow does not have yet")
+    sync.description += (
+        "\nThat is of finished runs, and of trainings that are under way. A store that cannot be reached is one line of"
+        "\nwarning; give the command again to send what is left."
     )
     sync.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of models/ and scores/")
     sync.add_argument(

@@ -8,20 +8,20 @@ from pathlib import Path
 
 import yaml
 
-from fdta.cli import add_params
+from fdta.cli import add_action, add_params
 from fdta.params import DETECTOR, Params, Run, settings_to_dict
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    check = actions.add_parser("check", help="check the file and print the data sets, runs and tables")
+    check = add_action(actions, "check", "check the file and print the data sets, runs and tables")
     add_params(check)
     check.set_defaults(call=_check)
-    show = actions.add_parser("show", help="print all settings of one run")
+    show = add_action(actions, "show", "print all settings of one run")
     show.add_argument("run", help="DATASET/VARIANT/seed-N, or DATASET/detector")
     add_params(show)
     show.set_defaults(call=_show)
-    resolve = actions.add_parser("resolve", help="write what each rule depends on to settings/")
+    resolve = add_action(actions, "resolve", "write what each rule depends on to settings/")
     add_params(resolve)
     resolve.set_defaults(call=_resolve)
 

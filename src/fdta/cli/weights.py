@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fdta.cli import add_params
+from fdta.cli import add_action, add_params
 from fdta.errors import InputError
 from fdta.params import DETECTOR, Params, Run
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    read = actions.add_parser("import", help="make a checkpoint of ours from one of FDTA, MOTIP or Deformable DETR")
+    read = add_action(actions, "import", "make a checkpoint of ours from one of FDTA, MOTIP or Deformable DETR")
     read.add_argument("file", type=Path, help="published checkpoint, for example r50_deformable_detr_coco.pth")
     read.add_argument("--output", type=Path, required=True, metavar="FILE", help="checkpoint to write, a .pt file")
     read.add_argument(
@@ -26,12 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="class to keep of a detector of several: person, bird or a number; by default COCO's person",
     )
     read.set_defaults(call=_import)
-    get = actions.add_parser("get", help="download a published checkpoint of the catalogue")
+    get = add_action(actions, "get", "download a published checkpoint of the catalogue")
     get.add_argument("file", metavar="FILE", help="its name, for example r50_deformable_detr_coco.pth")
-    get.add_argument("--output", type=Path, metavar="FILE", help="where it goes (default: pretrained/FILE)")
+    get.add_argument("--output", type=Path, metavar="FILE", help="where it goes; by default pretrained/FILE")
     add_params(get)
     get.set_defaults(call=_get)
-    write = actions.add_parser("export", help="make a checkpoint that the published code loads from one of ours")
+    write = add_action(actions, "export", "make a checkpoint that the published code loads from one of ours")
     write.add_argument("weights", metavar="RUN", help="run (dance/full/seed-0, dance/detector) or checkpoint file")
     write.add_argument("--output", type=Path, required=True, metavar="FILE", help="checkpoint to write, a .pth file")
     write.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of models/")

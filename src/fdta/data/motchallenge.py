@@ -72,7 +72,7 @@ def box_lines(boxes: Boxes) -> list[str]:
 
 
 def sequence_map_path(folder: Path) -> Path:
-    """Sequence map of the split `folder`, ``DATASET/seqmaps/SPLIT.txt``; it is written last and stands for the split."""
+    """Sequence map of the split `folder`, ``DATASET/seqmaps/SPLIT.txt``; written last, it stands for the split."""
     return folder.parent / "seqmaps" / f"{folder.name}.txt"
 
 
