@@ -127,13 +127,8 @@ class SeedNoise:
 
 
 def write_tables(params: Params, root: Path, output: Path) -> None:
-<<<<<<< HEAD
     """Write the page `output`, and beside it ``tables/TABLE.csv`` for each table,
     ``tables/{depth-cost,similarity}.csv``, and for DVC ``metrics.json`` and ``training.csv``.
-=======
-    """Write the page `output`, and beside it ``tables/TABLE.csv`` for each table, ``tables/depth-cost.csv`` and
-    ``tables/similarity.csv``, and for DVC ``metrics.json`` and ``training.csv``.
->>>>>>> docs
 
     Args:
         params: the benchmark and its tables.
