@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fdta.depth.bins import bin_values
+from fdta.model.linear import Attention, Linear
 from fdta.params import SpatialSettings
 
 
@@ -81,10 +82,10 @@ class DepthEncoder(nn.Module):
 
     def __init__(self, width: int, heads: int, feedforward: int, dropout: float) -> None:
         super().__init__()
-        self.self_attention = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
+        self.self_attention = Attention(width, heads, dropout)
         self.norm1 = nn.LayerNorm(width)
-        self.linear1 = nn.Linear(width, feedforward)
-        self.linear2 = nn.Linear(feedforward, width)
+        self.linear1 = Linear(width, feedforward)
+        self.linear2 = Linear(feedforward, width)
         self.norm2 = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
         for parameter in self.parameters():
@@ -94,9 +95,9 @@ class DepthEncoder(nn.Module):
     def forward(self, tokens: Tensor, positions: Tensor, padding: Tensor | None) -> Tensor:
         """Tokens (B, S, d), positions (B, S, d), padding (B, S) or None -> (B, S, d)."""
         query = tokens + positions
-        attended, _ = self.self_attention(query, query, tokens, key_padding_mask=padding, need_weights=False)
+        attended = self.self_attention(query, query, tokens, key_padding_mask=padding)
         tokens = self.norm1(tokens + self.dropout(attended))
-        hidden = self.dropout(F.relu(self.linear1(tokens)))
+        hidden = self.dropout(self.linear1(tokens, "relu"))
         return self.norm2(tokens + self.dropout(self.linear2(hidden)))
 
 
