@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fdta.model.linear import Attention, Linear
+from fdta.model.layers import Attention, Linear
 from fdta.params import AssociationSettings
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fdta.model import deformable_kernel
-from fdta.model.linear import Linear, linear, recorded
+from fdta.model.layers import Linear, linear, recorded
 
 Shapes = list[tuple[int, int]]
 

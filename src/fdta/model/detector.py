@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from fdta.model.backbone import ResNet
 from fdta.model.deformable_attention import DeformableAttention, Shapes
-from fdta.model.linear import Attention, Linear, recorded
+from fdta.model.layers import Attention, GroupNorm, Linear, recorded
 from fdta.model.spatial_adapter import SpatialAdapter
 from fdta.params import BackboneSettings, DetectorSettings, SpatialSettings
 
@@ -56,7 +56,7 @@ class DeformableDetector(nn.Module):
         for level in range(detector.levels):
             width_in = self.backbone.widths[level] if level < 3 else self.backbone.widths[-1] if level == 3 else width
             convolution = nn.Conv2d(width_in, width, 1) if level < 3 else nn.Conv2d(width_in, width, 3, 2, padding=1)
-            self.projections.append(nn.Sequential(convolution, nn.GroupNorm(detector.norm_groups, width)))
+            self.projections.append(nn.Sequential(convolution, GroupNorm(detector.norm_groups, width)))
         self.level_embedding = nn.Parameter(torch.randn(detector.levels, width))
         self.encoder = nn.ModuleList(EncoderLayer(detector) for _ in range(detector.encoder_layers))
         depth_placement = spatial.placement if spatial.enabled else "none"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fdta.depth.bins import bin_values
-from fdta.model.linear import Attention, Linear
+from fdta.model.layers import Attention, GroupNorm, Linear
 from fdta.params import SpatialSettings
 
 
@@ -32,14 +32,14 @@ class SpatialAdapter(nn.Module):
     def __init__(self, width: int, heads: int, norm_groups: int, settings: SpatialSettings) -> None:
         super().__init__()
         self.register_buffer("bin_values", bin_values(settings))
-        self.fine = nn.Sequential(nn.Conv2d(width, width, 1), nn.GroupNorm(norm_groups, width))
-        self.coarse = nn.Sequential(nn.Conv2d(width, width, 1), nn.GroupNorm(norm_groups, width))
+        self.fine = nn.Sequential(nn.Conv2d(width, width, 1), GroupNorm(norm_groups, width))
+        self.coarse = nn.Sequential(nn.Conv2d(width, width, 1), GroupNorm(norm_groups, width))
         self.extractor = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1),
-            nn.GroupNorm(norm_groups, width),
+            GroupNorm(norm_groups, width),
             nn.ReLU(),
             nn.Conv2d(width, width, 3, padding=1),
-            nn.GroupNorm(norm_groups, width),
+            GroupNorm(norm_groups, width),
             nn.ReLU(),
         )
         self.classifier = nn.Conv2d(width, settings.bins + 1, 1)
@@ -67,7 +67,7 @@ class SpatialAdapter(nn.Module):
             feature = F.interpolate(convolution(feature), size=fine.shape[-2:], mode="bilinear", align_corners=False)
             maps.append(norm(feature))
         dense = self.extractor(torch.stack(maps).mean(0))
-        logits = self.classifier(dense)
+        logits = self.classifier(dense).to(self.bin_values.dtype)
         depth = torch.einsum("bdhw,d->bhw", logits.softmax(1), self.bin_values)
         memory = None
         if self.encoder is not None:

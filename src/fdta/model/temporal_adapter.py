@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fdta.model.linear import Attention, Linear
+from fdta.model.layers import Attention, Linear
 from fdta.params import TemporalSettings
 
 

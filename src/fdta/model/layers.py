@@ -1,6 +1,7 @@
-"""Linear layers and attention that take the fastest way the machine has where no gradient is wanted.
+"""Layers that take the fastest way the machine has where no gradient is wanted.
 
-Both are the modules of torch with the names and numbers of these. On a CPU, torch multiplies float32 matrices by MKL,
+They are the modules of torch, with the names and numbers of these. A layer may have weights of lower precision than what
+it is given, and then gives its own; what is added up or normalized stays in single precision. On a CPU, torch multiplies float32 matrices by MKL,
 which on processors of other makers leaves half of the vector unit idle; oneDNN, built into the same torch, does not.
 """
 
@@ -43,6 +44,13 @@ class Linear(nn.Linear):
 
     def forward(self, tokens: Tensor, activation: str = "none") -> Tensor:
         return linear(tokens, self.weight, self.bias, activation)
+
+
+class GroupNorm(nn.GroupNorm):
+    """`torch.nn.GroupNorm` in the precision of its weights."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features.to(self.weight.dtype))
 
 
 class Attention(nn.MultiheadAttention):
@@ -124,5 +132,5 @@ def _attend_long(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             for start in range(0, queries, rows):
                 part = slice(start, start + rows)
                 scores = linear(q[image, head, part].contiguous(), keys, None)
-                attended[image, part, head] = linear(scores.softmax(-1), values, None)
+                attended[image, part, head] = linear(scores.float().softmax(-1), values, None)
     return attended.flatten(2)
