@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fdta.data.images import resize, resized_size, to_tensor
+from fdta.data.images import resize, resized_size, to_network
 from fdta.data.motchallenge import Sequence
 from fdta.errors import InputError
 from fdta.model.detector import DeformableDetector

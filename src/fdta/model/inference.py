@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fdta.errors import InputError
 from fdta.model.backbone import Block, FrozenBatchNorm
 from fdta.model.fdta import FDTA
 from fdta.model.layers import Attention, Linear, one_dnn
@@ -15,6 +16,19 @@ from fdta.model.layers import Attention, Linear, one_dnn
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PRECISE = ("reference_points", "class_heads", "box_heads")
 """Parts of the detector that stay in single precision: few numbers, and all of the boxes."""
+
+
+def precision(name: str, device: torch.device) -> torch.dtype:
+    """The numbers of `PRECISIONS` called `name`.
+
+    Raises:
+        InputError: no such numbers, or `device` is slow in them.
+    """
+    if name not in PRECISIONS:
+        raise InputError(f"dtype: {name!r} is unknown; give one of {', '.join(PRECISIONS)}")
+    if name == "float16" and device.type == "cpu":
+        raise InputError("dtype: float16 is for CUDA; give float32 or bfloat16 on a CPU")
+    return PRECISIONS[name]
 
 
 @torch.no_grad()
