@@ -195,9 +195,7 @@ class DeformableAttention(nn.Module):
         x_y = self.sampling_offsets.weight.unflatten(0, places), self.sampling_offsets.bias.unflatten(0, places)
         weight, bias = (
             torch.cat([pairs[:, 0], pairs[:, 1], logits])
-            for pairs, logits in zip(
-                x_y, (self.attention_weights.weight, self.attention_weights.bias), strict=True
-            )
+            for pairs, logits in zip(x_y, (self.attention_weights.weight, self.attention_weights.bias), strict=True)
         )
         x, y, logits = _precise(linear(queries, weight, bias)).unflatten(-1, (3, self.heads, -1)).unbind(-3)
         weights = logits.softmax(-1).unflatten(-1, (self.levels, self.points))

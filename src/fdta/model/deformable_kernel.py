@@ -1,3 +1,8 @@
 """Placeholder."""
-def usable(t): return False
+
+
+def usable(t):
+    return False
+
+
 attend = None
