@@ -91,7 +91,6 @@ def _infer(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    import dataclasses
     import functools
 
     from fdta.device import choose_device
@@ -105,12 +104,13 @@ def _train(options: argparse.Namespace) -> None:
         run = Run.parse(options.run)
         settings = Params(options.params, options.benchmark).settings(run.dataset, run.variant)
     _check_drawn(options, settings)
-    if options.frames is not None:
-        if not settings.training.gradient_frames < options.frames <= settings.history:
-            raise InputError(f"--frames {options.frames}: between the frames with gradient and the settings' history")
-        settings = dataclasses.replace(settings, history=options.frames)
+    frames = settings.history if options.frames is None else options.frames
+    if not settings.training.gradient_frames < frames <= settings.history:
+        raise InputError(f"--frames {frames}: above the frames with gradient, at most the settings' history")
     reference = None if options.reference is None else functools.partial(Reference, options.reference)
-    measured = measure_training(settings, tuple(options.size), options.objects, device, options.repeats, reference)
+    measured = measure_training(
+        settings, frames, tuple(options.size), options.objects, device, options.repeats, reference
+    )
     _tell(measured | {"device": str(device)}, options.output)
 
 

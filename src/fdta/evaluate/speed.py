@@ -278,6 +278,7 @@ def compare_inference(
 
 def measure_training(
     settings: Settings,
+    frames: int,
     size: tuple[int, int],
     objects: int,
     device: torch.device,
@@ -287,7 +288,8 @@ def measure_training(
     """Time a training step on one clip of random frames: loss, gradients, clipping and optimizer.
 
     Args:
-        settings: of the model; `history` frames a clip, of which `training.gradient_frames` with gradient.
+        settings: of the model; `training.gradient_frames` frames have a gradient.
+        frames: of the clip, at most `history`.
         size: height and width of a frame.
         objects: in every frame.
         device: where to compute.
@@ -300,7 +302,8 @@ def measure_training(
     """
     _at_least_one(repeats)
     model = drawn_model(settings, device).train()
-    batch = _drawn_clip(settings.history, size, objects, device)
+    settings = replace(settings, history=frames)
+    batch = _drawn_clip(frames, size, objects, device)
     steps = [_our_step(model, batch, settings)]
     if reference is not None:
         other = reference(model)
@@ -320,7 +323,7 @@ def measure_training(
     result = {
         "size": list(size),
         "objects": objects,
-        "frames": settings.history,
+        "frames": frames,
         "gradient_frames": settings.training.gradient_frames,
         "ours": _summary(measured[0]) | {"peak_mebibytes": peaks[0]},
     }
