@@ -26,10 +26,20 @@ from fdta.errors import InputError
 from fdta.model.fdta import FDTA
 from fdta.model.weights import to_published
 
-_EMPTY = (
-    "accelerate accelerate.state torch.utils.tensorboard runtime_option configs.util log.logger log.log data"
-    " data.naive_sampler data.util submit_and_evaluate MultiScaleDeformableAttention"
-).split()
+_EMPTY = [
+    "accelerate",
+    "accelerate.state",
+    "torch.utils.tensorboard",
+    "runtime_option",
+    "configs.util",
+    "log.logger",
+    "log.log",
+    "data",
+    "data.naive_sampler",
+    "data.util",
+    "submit_and_evaluate",
+    "MultiScaleDeformableAttention",
+]
 _CRITERION = "track_embed."
 
 

@@ -1,11 +1,14 @@
-"""Layers that take the fastest way the machine has where no gradient is wanted.
+"""Layers that take the fastest way the machine has.
 
 They are the modules of torch, with the names and numbers of these. A layer may have weights of lower precision than what
-it is given, and then gives its own; what is added up or normalized stays in single precision. On a CPU, torch multiplies float32 matrices by MKL,
-which on processors of other makers leaves half of the vector unit idle; oneDNN, built into the same torch, does not.
+it is given, and then gives its own; what is added up or normalized stays in single precision. On a CPU, torch multiplies
+float32 matrices by MKL, which on processors of other makers leaves half of the vector unit idle; oneDNN, built into the
+same torch, does not.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +16,8 @@ from torch.nn import functional as F
 
 SCORES = 2**20
 """Most attention scores at once without gradient on a CPU: as many as stay in its cache."""
+SMALL = 2**21
+"""Multiplications up to which a recorded linear layer is left to torch, which starts sooner."""
 LONG = 1024
 """Keys from which on attention without a mask goes through `SCORES` scores at a time."""
 
@@ -33,10 +38,41 @@ _HAS_ONE_DNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn
 def linear(tokens: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
     """`torch.nn.functional.linear` of (..., n) tokens in the weight's dtype, and then "none" or "relu"."""
     tokens = tokens.to(weight.dtype)
-    if one_dnn(tokens) and tokens.numel() and not recorded(tokens, weight, bias):
-        return torch.ops.mkldnn._linear_pointwise(tokens, weight, bias, activation, [], "")
-    output = F.linear(tokens, weight, bias)
+    if not one_dnn(tokens) or not tokens.numel():
+        output = F.linear(tokens, weight, bias)
+    elif not recorded(tokens, weight, bias):
+        return _multiply(tokens, weight, bias, activation)
+    elif tokens.numel() * len(weight) < SMALL:
+        output = F.linear(tokens, weight, bias)
+    else:
+        output = _RecordedLinear.apply(tokens, weight, bias)
     return output if activation == "none" else output.relu()
+
+
+def _multiply(tokens: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "none") -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(tokens, weight, bias, activation, [], "")
+
+
+class _RecordedLinear(torch.autograd.Function):
+    """`torch.nn.functional.linear` by oneDNN, with its gradients."""
+
+    @staticmethod
+    def forward(context: Any, tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        context.save_for_backward(tokens, weight)
+        context.has_bias = bias is not None
+        return _multiply(tokens, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        tokens, weight = context.saved_tensors
+        of_tokens, of_weight, of_bias = context.needs_input_grad
+        rows = gradient.reshape(-1, gradient.shape[-1])
+        return (
+            _multiply(gradient.contiguous(), weight.t()) if of_tokens else None,
+            _multiply(rows.t(), tokens.reshape(-1, tokens.shape[-1]).t()) if of_weight else None,
+            rows.sum(0) if context.has_bias and of_bias else None,
+        )
 
 
 class Linear(nn.Linear):
@@ -56,8 +92,8 @@ class GroupNorm(nn.GroupNorm):
 class Attention(nn.MultiheadAttention):
     """`torch.nn.MultiheadAttention` of batch-first tensors, which gives no attention weights.
 
-    Without gradient it computes only what is needed: one multiplication for query and key where they are one tensor,
-    and scores of long sequences piece by piece, so that all heads times queries times keys are never in memory.
+    One multiplication serves query and key, or key and value, where they are one tensor. Heads times queries times keys
+    are never in memory at once; on a CPU without gradient, long sequences go through piece by piece.
     """
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0, zero_key: bool = False) -> None:
@@ -84,8 +120,6 @@ class Attention(nn.MultiheadAttention):
         Returns:
             (B, Q, d).
         """
-        if recorded(query, key, value, self.in_proj_weight) or (self.training and self.dropout):
-            return super().forward(query, key, value, key_padding_mask, need_weights=False, attn_mask=attn_mask)[0]
         width, weight, bias = self.embed_dim, self.in_proj_weight, self.in_proj_bias
         if query is key:
             q, k = linear(query, weight[: 2 * width], bias[: 2 * width]).chunk(2, -1)
@@ -101,10 +135,11 @@ class Attention(nn.MultiheadAttention):
         if self.add_zero_attn:
             k, v = F.pad(k, (0, 0, 0, 1)), F.pad(v, (0, 0, 0, 1))
             mask = mask if mask is None else F.pad(mask, (0, 1), value=mask.dtype == torch.bool)
-        if mask is None and one_dnn(q) and k.shape[2] >= LONG:
+        dropout = self.dropout if self.training else 0.0
+        if mask is None and one_dnn(q) and k.shape[2] >= LONG and not dropout and not recorded(q, k, v):
             attended = _attend_long(q, k, v)
         else:
-            attended = F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2)
+            attended = F.scaled_dot_product_attention(q, k, v, mask, dropout).transpose(1, 2).flatten(2)
         return linear(attended, self.out_proj.weight, self.out_proj.bias)
 
     def _mask(self, padding: Tensor | None, mask: Tensor | None, q: Tensor) -> Tensor | None:
