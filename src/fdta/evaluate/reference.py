@@ -1,8 +1,8 @@
 """The published code beside ours: the same weights and inputs, in one process, to compare speed and outputs.
 
 A checkout of it is imported, with torchvision and einops as it needs them. What it imports besides and these
-measurements do not need (logging, data sets, the launcher) is replaced by empty modules. Its deformable attention is the
-plain PyTorch form that it comes with, because its CUDA extension is compiled by hand and most machines lack it.
+measurements do not need (logging, data sets, the launcher) is replaced by empty modules. Its deformable attention is
+the plain PyTorch form that it comes with, because its CUDA extension is compiled by hand and most machines lack it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fdta.errors import InputError
 from fdta.model.fdta import FDTA
 from fdta.model.weights import to_published
 
-_EMPTY = [
+_EMPTY = (
     "accelerate",
     "accelerate.state",
     "torch.utils.tensorboard",
@@ -39,7 +39,7 @@ _EMPTY = [
     "data.util",
     "submit_and_evaluate",
     "MultiScaleDeformableAttention",
-]
+)
 _CRITERION = "track_embed."
 
 
@@ -106,7 +106,6 @@ class Reference:
             importlib.import_module(name).torch = _OnDevice(self.device)
         self._train = importlib.import_module("train")
         self._id_criterion = importlib.import_module("models.fdta.id_criterion").IDCriterion(1.0, use_focal_loss=False)
-        self.box_to_xywh = importlib.import_module("utils.box_ops").box_cxcywh_to_xywh
 
     def detect(self, images: Tensor, depth: Tensor | None = None) -> dict[str, Any]:
         """The published detector's outputs of images (B, 3, H, W) without padding; depth (B, H, W) is passed on."""

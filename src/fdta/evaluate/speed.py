@@ -1,4 +1,4 @@
-"""Speed on this machine: of tracking by component (paper Table 8), of a training step, and beside the published code."""
+"""Speed here: of tracking by component (paper Table 8), of a training step, and beside the published code."""
 
 from __future__ import annotations
 
@@ -111,8 +111,8 @@ def measure_inference(
     Returns:
         JSON-able: milliseconds, those a frame of each component and their sum `total`, of the pass with the median
         total; spread, smallest and largest of each over the passes; passes, the totals of all; apart, milliseconds a
-        frame of reading (`decode`) and of `preprocessing`, a part of `other`; sequence, frames, and objects (mean number
-        tracked a frame); image, the width and height in the network; peak_mebibytes; machine and threads.
+        frame of reading (`decode`) and of `preprocessing`, a part of `other`; sequence, frames, and objects (mean
+        number tracked a frame); image, the width and height in the network; peak_mebibytes; machine and threads.
 
     Raises:
         InputError: `repeats` is below 1, or an image cannot be read.
@@ -391,7 +391,7 @@ def drawn_frames(size: tuple[int, int], frames: int) -> Iterator[DrawnFrames]:
 def _by_turns(
     calls: tuple[Callable[[], object], Callable[[], object]], repeats: int, clock: Callable[[], float]
 ) -> dict[str, Any]:
-    """Milliseconds of our and the published call, by turns so that both meet the same load, after one turn unmeasured."""
+    """Milliseconds of our and the published call, by turns to meet the same load; the first does not count."""
     measured: tuple[list[float], list[float]] = ([], [])
     for turn in range(repeats + 1):
         for call, spans in zip(calls, measured, strict=True):

@@ -1,8 +1,7 @@
 """Multi-scale deformable attention (Deformable DETR, eq. 3): one function, and the ways to compute it.
 
-With a gradient: `grid_sample`, level by level. Without one on a CPU: weighted sums of table rows (`embedding_bag`), which
-reads every sampled cell once and makes no tensor of samples. On CUDA: a Triton kernel
-(`fdta.model.deformable_kernel`), where Triton is there.
+With a gradient: `grid_sample`, level by level. Without one on a CPU: weighted sums of table rows (`embedding_bag`),
+which make no tensor of samples. On CUDA: a Triton kernel (`fdta.model.deformable_kernel`), where Triton is there.
 """
 
 from __future__ import annotations

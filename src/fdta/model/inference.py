@@ -36,8 +36,8 @@ def optimized(model: FDTA, dtype: torch.dtype = torch.float32) -> FDTA:
     """A copy of `model` for inference alone, on the same device; `model` is left as it is.
 
     Frozen batch norms, ReLUs and residual sums become part of the convolutions before them, whose weights lie with the
-    channels last. With a lower precision, matrices and convolutions of the detector multiply in it, and the rest and the
-    association stay in single precision.
+    channels last. With a lower precision, matrices and convolutions of the detector multiply in it, and the rest and
+    the association stay in single precision.
 
     Args:
         model: any.

@@ -1,9 +1,9 @@
 """Layers that take the fastest way the machine has.
 
-They are the modules of torch, with the names and numbers of these. A layer may have weights of lower precision than what
-it is given, and then gives its own; what is added up or normalized stays in single precision. On a CPU, torch multiplies
-float32 matrices by MKL, which on processors of other makers leaves half of the vector unit idle; oneDNN, built into the
-same torch, does not.
+They are the modules of torch, with the names and numbers of these. A layer may have weights of lower precision than
+what it is given, and then gives its own; what is added up or normalized stays in single precision. On a CPU, torch
+multiplies float32 matrices by MKL, which on processors of other makers leaves half of the vector unit idle; oneDNN,
+built into the same torch, does not.
 """
 
 from __future__ import annotations
