@@ -78,10 +78,19 @@ class DrawnFrames:
         return cv2.imread(str(self.path(frame)), cv2.IMREAD_COLOR_RGB)
 
 
+@torch.no_grad()
 def drawn_model(settings: Settings, device: torch.device) -> FDTA:
-    """A model with random weights, which are as fast as trained ones, always the same."""
+    """A model with random weights, always the same.
+
+    It is as fast as a trained one: no weights are left at 0, so that queries sample at different places, as trained
+    ones do, and every output depends on the image.
+    """
     torch.manual_seed(0)
-    return FDTA(settings).to(device).eval()
+    model = FDTA(settings)
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+    return model.to(device).eval()
 
 
 def measure_inference(
