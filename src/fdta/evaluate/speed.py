@@ -29,7 +29,7 @@ from fdta.params import Settings
 from fdta.report.measured import machine
 from fdta.track.sequence import fetch
 from fdta.track.source import open_source, read_ahead
-from fdta.track.tracker import OnlineTracker
+from fdta.track.tracker import IDScores, OnlineTracker
 from fdta.train.objectives import TrackerObjective
 from fdta.train.optimizer import build_optimizer, clip_gradients
 
@@ -120,7 +120,8 @@ def measure_inference(
     Returns:
         JSON-able: milliseconds, those a frame of each component and their sum `total`, of the pass with the median
         total; spread, smallest and largest of each over the passes; passes, the totals of all; apart, milliseconds a
-        frame of reading (`decode`) and of `preprocessing`, a part of `other`; sequence, frames, and objects (mean
+        frame of reading (`decode`), of `preprocessing`, a part of `other`, and of the tracker without its networks
+        (`bookkeeping`, a part of `id-prediction`); sequence, frames, and objects (mean
         number tracked a frame); image, the width and height in the network; peak_mebibytes; machine and threads.
 
     Raises:
@@ -163,6 +164,8 @@ def _pass(
     """Milliseconds a frame by component, those told apart, and objects a frame, of one pass over `frames` frames."""
     clock = _clock(device)
     tracker = OnlineTracker.from_model(model, settings)
+    scoring: list[float] = []
+    tracker.id_scores = _spanned(tracker.id_scores, clock, scoring)
     decoding = preparing = detecting = tracking = total = 0.0
     objects = 0
     temporal = [] if model.temporal_adapter is None else [model.temporal_adapter]
@@ -194,8 +197,21 @@ def _pass(
         "other": total - detecting - tracking,
         "total": total,
     }
-    apart = {"decode": 1000 * decoding / frames, "preprocessing": 1000 * preparing / frames}
+    told_apart = {"decode": decoding, "preprocessing": preparing, "bookkeeping": tracking - sum(scoring)}
+    apart = {name: 1000 * value / frames for name, value in told_apart.items()}
     return {name: 1000 * value / frames for name, value in seconds.items()}, apart, objects / frames
+
+
+def _spanned(call: IDScores, clock: Callable[[], float], spans: list[float]) -> IDScores:
+    """`call`, which adds its seconds to `spans`."""
+
+    def timed(*arguments: Tensor) -> Tensor:
+        start = clock()
+        result = call(*arguments)
+        spans.append(clock() - start)
+        return result
+
+    return timed
 
 
 def _found(output: DetectorOutput, wanted: int | None) -> tuple[Tensor, Tensor]:

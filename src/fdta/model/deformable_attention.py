@@ -6,6 +6,7 @@ which make no tensor of samples. On CUDA: a Triton kernel (`fdta.model.deformabl
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -180,7 +181,7 @@ class DeformableAttention(nn.Module):
         weights = _precise(weights).softmax(-1).unflatten(-1, (self.levels, self.points))
         references = references[:, :, None, :, None]
         if references.shape[-1] == 2:
-            sizes = references.new_tensor([(width, height) for height, width in values.shapes])
+            sizes = _sizes(tuple(values.shapes), references.device).to(references.dtype)
             locations = references + offsets / sizes[:, None]
         else:
             locations = references[..., :2] + offsets * references[..., 2:] * (0.5 / self.points)
@@ -199,7 +200,7 @@ class DeformableAttention(nn.Module):
         x, y, logits = _precise(linear(queries, weight, bias)).unflatten(-1, (3, self.heads, -1)).unbind(-3)
         weights = logits.softmax(-1).unflatten(-1, (self.levels, self.points))
         x, y = (offsets.unflatten(-1, (self.levels, self.points)) for offsets in (x, y))
-        sizes = references.new_tensor([(width, height) for height, width in table.shapes])
+        sizes = _sizes(tuple(table.shapes), references.device).to(references.dtype)
         centers = (references[..., :2] * sizes - 0.5)[:, :, None, :, None]
         if references.shape[-1] == 2:
             x, y = x + centers[..., 0], y + centers[..., 1]
@@ -207,6 +208,13 @@ class DeformableAttention(nn.Module):
             scales = (references[..., 2:] * sizes * (0.5 / self.points))[:, :, None, :, None]
             x, y = torch.addcmul(centers[..., 0], x, scales[..., 0]), torch.addcmul(centers[..., 1], y, scales[..., 1])
         return table.attend(x, y, weights)
+
+
+@functools.lru_cache(maxsize=16)
+def _sizes(shapes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+    """(L, 2) widths and heights; kept, because a GPU would wait for them in every layer."""
+    with torch.inference_mode(False):
+        return torch.tensor([(width, height) for height, width in shapes], dtype=torch.float64).to(device)
 
 
 def _precise(tensor: Tensor) -> Tensor:

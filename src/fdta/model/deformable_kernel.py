@@ -7,7 +7,9 @@ exists. Where Triton is absent or fails on the first call, a line of the log say
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import itertools
 import logging
 import os
 from typing import Any
@@ -28,7 +30,7 @@ else:
 
 def attend(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
     """As `fdta.model.deformable_attention.deformable_attention`; result in the precision of `value`."""
-    return _Attend.apply(value, locations, weights, _levels(shapes, value.device))
+    return _Attend.apply(value, locations, weights, _levels(tuple(shapes), value.device))
 
 
 def usable(value: Tensor) -> bool:
@@ -61,13 +63,13 @@ def _try(device: torch.device) -> bool:
         return False
 
 
-def _levels(shapes: Shapes, device: torch.device) -> Tensor:
-    """(L, 3) int32: height, width and first cell of each level."""
-    rows, start = [], 0
-    for height, width in shapes:
-        rows.append((height, width, start))
-        start += height * width
-    return torch.tensor(rows, dtype=torch.int32).to(device, non_blocking=True)
+@functools.lru_cache(maxsize=16)
+def _levels(shapes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+    """(L, 3) int32: height, width and first cell of each level; kept, lest a GPU wait for them in every layer."""
+    starts = itertools.accumulate((height * width for height, width in shapes), initial=0)
+    rows = [(*shape, start) for shape, start in zip(shapes, starts, strict=False)]
+    with torch.inference_mode(False):
+        return torch.tensor(rows, dtype=torch.int32).to(device)
 
 
 class _Attend(torch.autograd.Function):

@@ -29,10 +29,14 @@ def recorded(*tensors: Tensor | None) -> bool:
 
 def one_dnn(tensor: Tensor) -> bool:
     """Whether oneDNN can be called for `tensor` directly."""
-    return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.bfloat16) and _HAS_ONE_DNN
+    return tensor.device.type == "cpu" and tensor.dtype in _ONE_DNN
 
 
-_HAS_ONE_DNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+_ONE_DNN: set[torch.dtype] = set()
+if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    _ONE_DNN.add(torch.float32)
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        _ONE_DNN.add(torch.bfloat16)
 
 
 def linear(tokens: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
