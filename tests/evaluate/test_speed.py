@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from fdta.cli import main
 from fdta.data.motchallenge import Sequence, read_sequence
 from fdta.errors import InputError
-from fdta.evaluate.speed import measure_inference
+from fdta.evaluate.speed import drawn_frames, measure_inference, measure_pipeline, measure_training
 from fdta.model.fdta import FDTA
 from fdta.params import Settings, settings_from_dict
 
@@ -34,7 +36,7 @@ def tiny_settings(**overrides: dict[str, object]) -> Settings:
         | {"record_threshold": 0},
     }
     for name, values in overrides.items():
-        tiny[name] = {**tiny[name], **values}
+        tiny[name] = {**tiny.get(name, {}), **values}
     return settings_from_dict(tiny)
 
 
@@ -75,6 +77,11 @@ def test_components_add_up_to_the_total(sequence: Sequence) -> None:
     assert (measured["sequence"], measured["frames"], measured["image"]) == ("s", 3, [96, 64])
     assert measured["objects"] == 6
     assert json.loads(json.dumps(measured)) == measured
+    for component, (smallest, largest) in measured["spread"].items():
+        assert 0 < smallest <= measured["milliseconds"][component] <= largest
+    assert measured["apart"]["decode"] > 0
+    assert 0 < measured["apart"]["preprocessing"] < max(measured["passes"])
+    assert measured["peak_mebibytes"] > 10
 
 
 @pytest.mark.parametrize(
@@ -117,3 +124,61 @@ def test_no_pass_is_refused(sequence: Sequence) -> None:
     settings = tiny_settings()
     with pytest.raises(InputError, match="repeats"):
         measure_inference(FDTA(settings), sequence, settings, CPU, repeats=0)
+
+
+def test_reading_counts_apart(sequence: Sequence) -> None:
+    settings = tiny_settings()
+    slow = dataclasses.replace(sequence)
+    object.__setattr__(slow, "image", slowed(sequence.image, 0.1))
+    measured = measure_inference(FDTA(settings), slow, settings, CPU, repeats=1)
+    assert measured["apart"]["decode"] >= 100
+    assert measured["milliseconds"]["total"] < 100
+
+
+def test_drawn_frames_with_a_number_of_objects() -> None:
+    settings = tiny_settings(tracker={"detection_threshold": 0.3, "newborn_threshold": 0.6, "record_threshold": 0.1})
+    with drawn_frames((64, 96), 3) as frames:
+        assert frames.image(1).shape == (64, 96, 3)
+        assert not (frames.image(1) == frames.image(2)).all()
+        measured = measure_inference(FDTA(settings), frames, settings, CPU, repeats=1, objects=4)
+        pipeline = measure_pipeline(FDTA(settings).eval(), settings, CPU, frames.folder, repeats=2, objects=4)
+    assert (measured["objects"], measured["image"]) == (4, [96, 64])
+    assert pipeline["frames"] == 3
+    assert 0 < pipeline["spread"][0] <= pipeline["milliseconds"] <= pipeline["spread"][1]
+    assert not frames.folder.exists()
+
+
+def test_a_training_step() -> None:
+    settings = tiny_settings(training={"gradient_frames": 1, "no_gradient_chunk": 2})
+    measured = measure_training(settings, 3, (64, 96), 2, CPU, repeats=1)
+    assert (measured["frames"], measured["gradient_frames"], measured["objects"]) == (3, 1, 2)
+    assert measured["ours"]["milliseconds"] > 0 and measured["ours"]["peak_mebibytes"] > 10
+    assert "published" not in measured
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("infer --size 64 64 --weights model.pt", "neither"),
+        ("infer --size 64 8", "--size 64 8"),
+        ("pipeline --objects 51", "--objects 51"),
+        ("train --frames 4", "--frames 4"),
+        ("infer --dtype float16 --device cpu", "float16"),
+        ("infer --size 64 64 --reference nowhere --objects 2", "nowhere"),
+    ],
+)
+def test_bench_refuses(arguments: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", *arguments.split()]) == 2
+    message = capsys.readouterr().err
+    assert told in message and message.count("\n") == 1
+
+
+def test_bench_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "speed.json"
+    command = ["bench", "train", "--run", "dance/full/seed-0", "--size", "64", "96", "--objects", "2"]
+    params = ["--params", str(Path(__file__).parents[2] / "params.yaml"), "--repeats", "1", "--output", str(output)]
+    assert main([*command, *params]) == 0
+    written = json.loads(output.read_text())
+    assert written["size"] == [64, 96] and written["device"] == "cpu"
+    told = capsys.readouterr().out
+    assert "ours milliseconds" in told and f"written: {output}" in told

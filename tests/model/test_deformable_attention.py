@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fdta.model.deformable_attention import DeformableAttention, deformable_attention
+from fdta.model.deformable_attention import DeformableAttention, Table, deformable_attention
 
 SHAPES = [(4, 6), (2, 3)]
 TOKENS = sum(height * width for height, width in SHAPES)
@@ -84,3 +84,41 @@ def test_padding_is_not_seen() -> None:
     outputs = [attention(queries, references, m, SHAPES, padding) for m in (memory, changed)]
     torch.testing.assert_close(outputs[0], outputs[1])
     assert not torch.allclose(attention(queries, references, memory, SHAPES, None), outputs[0])
+
+
+@pytest.mark.parametrize("shapes", [SHAPES, [(2, 3), (4, 6)], [(5, 2), (1, 9), (3, 3)]])
+def test_table_equals_the_plain_form(shapes: list[tuple[int, int]]) -> None:
+    tokens = sum(height * width for height, width in shapes)
+    value = torch.randn(2, tokens, 3, 8)
+    # Well outside of the image too, and on its very edges.
+    locations = torch.rand(2, 40, 3, len(shapes), 2, 2) * 3 - 1
+    locations[:, :4, :, :, 0] = torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [9.0, -9.0]])[:, None, None]
+    sizes = torch.tensor([(width, height) for height, width in shapes])
+    locations[:, 4] = (sizes[:, None] + 0.5) / sizes[:, None]  # one cell outside, right and below
+    weights = torch.rand(2, 40, 3, len(shapes), 2)
+    expected = deformable_attention(value, shapes, locations, weights)
+    x, y = (locations * sizes[:, None] - 0.5).unbind(-1)
+    actual = Table(value, shapes).attend(x.contiguous(), y.contiguous(), weights)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_table_passes_on_what_is_no_number() -> None:
+    value, weights = torch.randn(1, TOKENS, 1, 8), torch.ones(1, 2, 1, len(SHAPES), 1)
+    x, y = torch.zeros_like(weights), torch.zeros_like(weights)
+    x[0, 0, 0, 0] = torch.nan
+    attended = Table(value, SHAPES).attend(x, y, weights)
+    assert attended[0, 0].isnan().all() and attended[0, 1].isfinite().all()
+
+
+@pytest.mark.parametrize("coordinates", [2, 4])
+def test_with_and_without_gradient(coordinates: int) -> None:
+    attention = DeformableAttention(width=16, heads=4, levels=2, points=2)
+    for parameter in attention.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    arguments = torch.randn(2, 9, 16), torch.rand(2, 9, 2, coordinates), torch.randn(2, TOKENS, 16), SHAPES
+    padding = torch.rand(2, TOKENS) < 0.2
+    recorded = attention(*arguments, padding)
+    with torch.no_grad():
+        read = attention(*arguments, padding)
+    assert recorded.requires_grad and not read.requires_grad
+    torch.testing.assert_close(read, recorded.detach(), atol=1e-5, rtol=1e-4)

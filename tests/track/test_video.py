@@ -33,7 +33,7 @@ from fdta.params import (
 )
 from fdta.track.live import FrameTracks, Tracker
 from fdta.track.sequence import track_sequence
-from fdta.track.source import is_split, open_source
+from fdta.track.source import is_split, open_source, read_ahead
 from fdta.track.video import Annotator, VideoWriter, colour, track_video
 
 FRAMES = 24
@@ -365,3 +365,35 @@ def test_example_of_the_readme(repository, clip, tmp_path, monkeypatch):
     with redirect_stdout(told):
         exec(example, {})
     assert len(told.getvalue().splitlines()) >= FRAMES
+
+
+def test_reading_ahead_keeps_order_and_defects():
+    def images():
+        for number in range(3):
+            yield np.full((2, 2, 3), number, np.uint8)
+        raise InputError("broken")
+
+    read = []
+    with pytest.raises(InputError, match="broken"):
+        for image in read_ahead(images()):
+            read.append(int(image[0, 0, 0]))
+    assert read == [0, 1, 2]
+
+
+def test_reading_ahead_leaves_the_source_to_be_closed():
+    closed = []
+
+    def images():
+        try:
+            while True:
+                yield np.zeros((2, 2, 3), np.uint8)
+        finally:
+            closed.append(True)
+
+    source = images()
+    ahead = read_ahead(source)
+    next(ahead)
+    ahead.close()
+    assert not closed
+    source.close()
+    assert closed

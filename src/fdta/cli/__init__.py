@@ -116,3 +116,9 @@ def add_compute(parser: argparse.ArgumentParser) -> None:
     """Options of where to compute."""
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads of torch")
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Option of the numbers that the detector multiplies in."""
+    choices = ("float32", "bfloat16", "float16")
+    parser.add_argument("--dtype", choices=choices, default="float32", help="numbers of the detector; the last on CUDA")

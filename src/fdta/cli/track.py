@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fdta.cli import add_compute, add_params
+from fdta.cli import add_compute, add_params, add_precision
 from fdta.errors import InputError
 
 
@@ -29,12 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="file to write with a line of JSON a frame")
     parser.add_argument("--show-scores", action="store_true", help="write scores into the annotated video")
     add_compute(parser)
+    add_precision(parser)
     add_params(parser)
     parser.set_defaults(call=_track)
 
 
 def _track(options: argparse.Namespace) -> None:
     from fdta.device import choose_device
+    from fdta.model.inference import optimized, precision
     from fdta.track.live import Tracker
     from fdta.track.run import load_run, track_folder
     from fdta.track.source import is_split, open_source
@@ -46,11 +48,13 @@ def _track(options: argparse.Namespace) -> None:
             "`make tables` all, `fdta weights import` reads a published one"
         )
     device = choose_device(options.device, options.threads)
+    dtype = precision(options.dtype, device)
     split = is_split(Path(options.input))
     if split and (options.video or options.json):
         raise InputError(f"{options.input}: a folder of sequences; --video and --json want one sequence or video")
     source = None if split else open_source(options.input)
     model, settings, name = load_run(options.weights, options.root, options.params, options.benchmark, device)
+    model = optimized(model, dtype)
     if source is None:
         track_folder(model, settings, name, Path(options.input), options.root, options.output, device)
         return

@@ -39,3 +39,16 @@ def to_tensor(image: np.ndarray) -> Tensor:
     scale = np.array(IMAGE_STD, dtype=np.float32) * 255
     shift = np.array(IMAGE_MEAN, dtype=np.float32) * 255
     return torch.from_numpy((image - shift) / scale).permute(2, 0, 1).contiguous()
+
+
+def to_network(images: list[np.ndarray], device: torch.device) -> Tensor:
+    """`images`, each (H, W, 3) uint8 RGB, as the network reads them: (n, 3, H, W) float32 on `device`.
+
+    The numbers are those of `to_tensor`. To a GPU the bytes travel, while the CPU goes on, and are normalized there.
+    """
+    stacked = torch.from_numpy(np.stack(images))
+    if device.type == "cuda":
+        stacked = stacked.pin_memory().to(device, non_blocking=True)
+    scale = torch.tensor(IMAGE_STD, device=device) * 255
+    shift = torch.tensor(IMAGE_MEAN, device=device) * 255
+    return stacked.float().sub_(shift).div_(scale).permute(0, 3, 1, 2)

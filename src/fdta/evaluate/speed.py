@@ -1,23 +1,37 @@
-"""Milliseconds a frame that the parts of the online tracker take (paper Table 8)."""
+"""Speed here: of tracking by component (paper Table 8), of a training step, and beside the published code."""
 
 from __future__ import annotations
 
+import resource
+import statistics
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from time import perf_counter
-from typing import Any
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Any, Protocol
 
+import cv2
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from fdta.data.images import resize, resized_size, to_tensor
-from fdta.data.motchallenge import Sequence
+from fdta.data.clips import ClipBatch
+from fdta.data.identities import assign_identities
+from fdta.data.images import resize, resized_size, to_network
+from fdta.data.targets import Targets
 from fdta.errors import InputError
-from fdta.model.detector import DeformableDetector
+from fdta.evaluate.reference import Reference
+from fdta.model.detector import DeformableDetector, DetectorOutput
 from fdta.model.fdta import FDTA
 from fdta.params import Settings
 from fdta.report.measured import machine
-from fdta.track.tracker import OnlineTracker
+from fdta.track.sequence import fetch
+from fdta.track.source import open_source, read_ahead
+from fdta.track.tracker import IDScores, OnlineTracker
+from fdta.train.objectives import TrackerObjective
+from fdta.train.optimizer import build_optimizer, clip_gradients
 
 FRAMES = 100
 """Most frames of a pass; enough for the history to be full most of the time."""
@@ -25,16 +39,75 @@ WARM_UP = 5
 """Frames before the first pass, not measured."""
 
 
+class Frames(Protocol):
+    """What is measured on: a `fdta.data.motchallenge.Sequence`, or `DrawnFrames`."""
+
+    name: str
+    width: int
+    height: int
+    frames: int
+
+    def image(self, frame: int) -> np.ndarray:
+        """(height, width, 3) uint8 RGB of `frame`, counted from 1."""
+        ...
+
+
+@dataclass(frozen=True)
+class DrawnFrames:
+    """JPEG files of random blots, for machines without data."""
+
+    folder: Path
+    width: int
+    height: int
+    frames: int
+    name: str = "drawn"
+
+    def __post_init__(self) -> None:
+        random = np.random.default_rng(0)
+        for frame in range(1, self.frames + 1):
+            coarse = random.integers(0, 256, (self.height // 16 + 1, self.width // 16 + 1, 3), dtype=np.uint8)
+            image = cv2.resize(coarse, (self.width, self.height), interpolation=cv2.INTER_CUBIC)
+            cv2.imwrite(str(self.path(frame)), image)
+
+    def path(self, frame: int) -> Path:
+        """File of `frame`."""
+        return self.folder / f"{frame:06d}.jpg"
+
+    def image(self, frame: int) -> np.ndarray:
+        """See `Frames`."""
+        return cv2.imread(str(self.path(frame)), cv2.IMREAD_COLOR_RGB)
+
+
+@torch.no_grad()
+def drawn_model(settings: Settings, device: torch.device) -> FDTA:
+    """A model with random weights, always the same.
+
+    It is as fast as a trained one: no weights are left at 0, so that queries sample at different places, as trained
+    ones do, and every output depends on the image.
+    """
+    torch.manual_seed(0)
+    model = FDTA(settings)
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+    return model.to(device).eval()
+
+
 def measure_inference(
-    model: FDTA, sequence: Sequence, settings: Settings, device: torch.device, repeats: int = 3
+    model: FDTA,
+    sequence: Frames,
+    settings: Settings,
+    device: torch.device,
+    repeats: int = 3,
+    objects: int | None = None,
 ) -> dict[str, Any]:
     """Time the online tracker frame by frame (one image at a time) on the first frames of `sequence`.
 
     The components are the rows of Table 8: `detr`, the detector without the next; `sa`, the Spatial Adapter and the
     decoder's attention to depth; `ta`, the Temporal Adapter; `id-prediction`, trajectory features, ID decoder and
-    assignment; `other`, resizing, normalizing and moving the image, and fetching scores and boxes. Images are read
-    before the clock starts, because tracking reads them ahead. A GPU is waited for at every component's boundaries, so
-    that `total` is a little above what tracking takes.
+    assignment; `other`, resizing, normalizing and moving the image, and fetching scores and boxes. Reading images is
+    not in the total, because tracking reads them ahead. A GPU is waited for at every component's boundaries, so that
+    `total` is a little above what tracking takes.
 
     Args:
         model: on `device`; put into evaluation mode.
@@ -42,31 +115,37 @@ def measure_inference(
         settings: of the model.
         device: of the model.
         repeats: passes over the frames, each with a new tracker.
+        objects: how many of the detector's queries count as objects whatever their scores; None: as the scores say.
 
     Returns:
         JSON-able: milliseconds, those a frame of each component and their sum `total`, of the pass with the median
-        total; passes, the totals of all; sequence, frames, and objects (mean number tracked a frame); image, the width
-        and height in the network; machine and threads.
+        total; spread, smallest and largest of each over the passes; passes, the totals of all; apart, milliseconds a
+        frame of reading (`decode`), of `preprocessing`, a part of `other`, and of the tracker without its networks
+        (`bookkeeping`, a part of `id-prediction`); sequence, frames, and objects (mean
+        number tracked a frame); image, the width and height in the network; peak_mebibytes; machine and threads.
 
     Raises:
         InputError: `repeats` is below 1, or an image cannot be read.
     """
-    if repeats < 1:
-        raise InputError(f"repeats is {repeats}; measure at least one pass")
+    _at_least_one(repeats)
     model.eval()
     size = resized_size(sequence.width, sequence.height, settings.tracker.short_side, settings.tracker.long_side)
     frames = min(sequence.frames, FRAMES)
-    _pass(model, sequence, settings, device, size, min(frames, WARM_UP))
-    passes = [_pass(model, sequence, settings, device, size, frames) for _ in range(repeats)]
+    _pass(model, sequence, settings, device, size, min(frames, WARM_UP), objects)
+    _forget_peak(device)
+    passes = [_pass(model, sequence, settings, device, size, frames, objects) for _ in range(repeats)]
     passes.sort(key=lambda measured: measured[0]["total"])
-    milliseconds, objects = passes[(repeats - 1) // 2]
+    milliseconds, apart, tracked = passes[(repeats - 1) // 2]
     return {
         "milliseconds": milliseconds,
-        "passes": [measured["total"] for measured, _ in passes],
+        "spread": {name: _spread([measured[0][name] for measured in passes]) for name in milliseconds},
+        "passes": [measured["total"] for measured, _, _ in passes],
+        "apart": apart,
         "sequence": sequence.name,
         "frames": frames,
-        "objects": objects,
+        "objects": tracked,
         "image": list(size),
+        "peak_mebibytes": _peak(device),
         "machine": machine(),
         "threads": torch.get_num_threads(),
     }
@@ -74,32 +153,37 @@ def measure_inference(
 
 @torch.inference_mode()
 def _pass(
-    model: FDTA, sequence: Sequence, settings: Settings, device: torch.device, size: tuple[int, int], frames: int
-) -> tuple[dict[str, float], float]:
-    """Milliseconds a frame by component, and objects a frame, of one pass over the first `frames` frames."""
-
-    def clock() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return perf_counter()
-
+    model: FDTA,
+    sequence: Frames,
+    settings: Settings,
+    device: torch.device,
+    size: tuple[int, int],
+    frames: int,
+    wanted: int | None,
+) -> tuple[dict[str, float], dict[str, float], float]:
+    """Milliseconds a frame by component, those told apart, and objects a frame, of one pass over `frames` frames."""
+    clock = _clock(device)
     tracker = OnlineTracker.from_model(model, settings)
-    detecting = tracking = total = 0.0
+    scoring: list[float] = []
+    tracker.id_scores = _spanned(tracker.id_scores, clock, scoring)
+    decoding = preparing = detecting = tracking = total = 0.0
     objects = 0
     temporal = [] if model.temporal_adapter is None else [model.temporal_adapter]
     with _timed(_spatial(model.detector), clock) as spatial_spans, _timed(temporal, clock) as temporal_spans:
         for frame in range(1, frames + 1):
+            before = clock()
             image = sequence.image(frame)
             start = clock()
-            images = to_tensor(resize(image, *size))[None].to(device)
-            padding = torch.zeros_like(images[:, 0], dtype=torch.bool)
+            images = to_network([resize(image, *size)], device)
             ready = clock()
-            output = model.detector(images, padding)
+            output = model.detector(images)
             detected = clock()
-            scores, boxes_cxcywh = output.logits[0].sigmoid().amax(dim=-1).cpu(), output.boxes_cxcywh[0].cpu()
+            scores, boxes_cxcywh = _found(output, wanted)
             fetched = clock()
             tracks = tracker.update(scores, boxes_cxcywh, output.embeddings[0])
             end = clock()
+            decoding += start - before
+            preparing += ready - start
             detecting += detected - ready
             tracking += end - fetched
             total += end - start
@@ -113,7 +197,297 @@ def _pass(
         "other": total - detecting - tracking,
         "total": total,
     }
-    return {name: 1000 * value / frames for name, value in seconds.items()}, objects / frames
+    told_apart = {"decode": decoding, "preprocessing": preparing, "bookkeeping": tracking - sum(scoring)}
+    apart = {name: 1000 * value / frames for name, value in told_apart.items()}
+    return {name: 1000 * value / frames for name, value in seconds.items()}, apart, objects / frames
+
+
+def _spanned(call: IDScores, clock: Callable[[], float], spans: list[float]) -> IDScores:
+    """`call`, which adds its seconds to `spans`."""
+
+    def timed(*arguments: Tensor) -> Tensor:
+        start = clock()
+        result = call(*arguments)
+        spans.append(clock() - start)
+        return result
+
+    return timed
+
+
+def _found(output: DetectorOutput, wanted: int | None) -> tuple[Tensor, Tensor]:
+    """Scores (Q,) and boxes (Q, 4) of one image; the first `wanted` queries are objects, if a number is given."""
+    scores, boxes_cxcywh = fetch(output)
+    if wanted is not None:
+        scores = (torch.arange(scores.shape[1]) < wanted).float()[None]
+    return scores[0], boxes_cxcywh[0]
+
+
+def measure_pipeline(
+    model: FDTA, settings: Settings, device: torch.device, folder: Path, repeats: int, objects: int
+) -> dict[str, Any]:
+    """Time tracking of the images in `folder` from file to tracks, images read ahead: milliseconds a frame.
+
+    Arguments are as of `measure_inference`; median and spread are over `repeats` passes.
+    """
+    _at_least_one(repeats)
+    clock, passes = _clock(device), []
+    for _ in range(repeats + 1):
+        tracker, source, frames = OnlineTracker.from_model(model, settings), open_source(str(folder)), 0
+        start = clock()
+        with torch.inference_mode(), closing(source.images), closing(read_ahead(source.images)) as images:
+            for image in images:
+                size = settings.tracker.short_side, settings.tracker.long_side
+                resized = resize(image, *resized_size(image.shape[1], image.shape[0], *size))
+                output = model.detector(to_network([resized], device))
+                tracker.update(*_found(output, objects), output.embeddings[0])
+                frames += 1
+        passes.append(1000 * (clock() - start) / frames)
+    return _summary(passes[1:]) | {"frames": frames, "objects": objects, "peak_mebibytes": _peak(device)}
+
+
+def compare_inference(
+    ours: FDTA, reference: Reference, size: tuple[int, int], history: int, objects: int, repeats: int
+) -> dict[str, Any]:
+    """Time detector and association of both on one random image, by turns.
+
+    Args:
+        ours: for inference, with the same weights as `reference`.
+        reference: the published code.
+        size: height and width of the image in the network.
+        history: `Settings.history`; history - 1 frames are remembered.
+        objects: in the frame, and in each frame of the history.
+        repeats: turns that are measured.
+
+    Returns:
+        JSON-able: for detector and association the milliseconds of both (median, smallest, largest), their ratio
+        (published / ours, of the medians and the smallest) and the largest difference of an output, in its standard
+        deviations.
+    """
+    _at_least_one(repeats)
+    device = reference.device
+    random = torch.Generator().manual_seed(0)
+    images = torch.randn(1, 3, *size, generator=random).to(device)
+    width, frames = ours.detector.level_embedding.shape[1], history - 1
+    embeddings, current = (
+        torch.randn(*shape, width, generator=random).to(device) for shape in ((frames, objects), (objects,))
+    )
+    missing = torch.zeros(frames, objects, dtype=torch.bool, device=device)
+    labels, times = torch.arange(objects, device=device), torch.arange(frames, device=device)
+    arguments = embeddings, missing, labels, times, current
+    ours_scores = OnlineTracker.scores_of(ours)
+    with torch.inference_mode():
+        detected, identified = (
+            _by_turns((lambda: ours.detector(images), lambda: reference.detect(images)), repeats, _clock(device)),
+            _by_turns(
+                (lambda: ours_scores(*arguments), lambda: reference.id_logits(*arguments)), repeats, _clock(device)
+            ),
+        )
+        mine, theirs = ours.detector(images), reference.detect(images)
+        pairs = {
+            "logits": (mine.logits, theirs["pred_logits"]),
+            "boxes": (mine.boxes_cxcywh, theirs["pred_boxes"]),
+            "embeddings": (mine.embeddings, theirs["outputs"]),
+            "depth": (mine.depth, theirs["weighted_depth"]),
+        }
+        logits = ours_scores(*arguments), reference.id_logits(*arguments)
+    return {
+        "size": list(size),
+        "objects": objects,
+        "history": history,
+        "detector": detected | {"differences": {name: _difference(*pair) for name, pair in pairs.items()}},
+        "association": identified | {"differences": {"logits": _difference(*logits)}},
+        "machine": machine(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def measure_training(
+    settings: Settings,
+    frames: int,
+    size: tuple[int, int],
+    objects: int,
+    device: torch.device,
+    repeats: int,
+    reference: Callable[[FDTA], Reference] | None = None,
+) -> dict[str, Any]:
+    """Time a training step on one clip of random frames: loss, gradients, clipping and optimizer.
+
+    Args:
+        settings: of the model; `training.gradient_frames` frames have a gradient.
+        frames: of the clip, at most `history`.
+        size: height and width of a frame.
+        objects: in every frame.
+        device: where to compute.
+        repeats: steps that are measured, after one that is not.
+        reference: makes the published code of a model with the same settings, which then takes steps by turns.
+
+    Returns:
+        JSON-able: milliseconds a step (median, smallest, largest) and peak memory, of both where there are two, with
+        ratios published / ours.
+    """
+    _at_least_one(repeats)
+    model = drawn_model(settings, device).train()
+    settings = replace(settings, history=frames)
+    batch = _drawn_clip(frames, size, objects, device)
+    steps = [_our_step(model, batch, settings)]
+    if reference is not None:
+        other = reference(model)
+        steps.append(_their_step(other, batch, objects, settings))
+    clock = _clock(device)
+    measured: list[list[float]] = [[] for _ in steps]
+    peaks = [0.0 for _ in steps]
+    for turn in range(repeats + 1):
+        for index, step in enumerate(steps):
+            _forget_peak(device)
+            start = clock()
+            step()
+            seconds = clock() - start
+            peaks[index] = max(peaks[index], _peak(device))
+            if turn:
+                measured[index].append(1000 * seconds)
+    result = {
+        "size": list(size),
+        "objects": objects,
+        "frames": frames,
+        "gradient_frames": settings.training.gradient_frames,
+        "ours": _summary(measured[0]) | {"peak_mebibytes": peaks[0]},
+    }
+    if reference is not None:
+        result["published"] = _summary(measured[1]) | {"peak_mebibytes": peaks[1]}
+        result["ratio"] = _ratios(*measured) | {"memory": peaks[1] / peaks[0]}
+    return result | {"machine": machine(), "threads": torch.get_num_threads()}
+
+
+def _our_step(model: FDTA, batch: ClipBatch, settings: Settings) -> Callable[[], None]:
+    objective, optimizer = TrackerObjective(model, settings), build_optimizer(model, settings.training)
+
+    def step() -> None:
+        total, _ = objective(batch, epoch=settings.identity.first_epoch)
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        clip_gradients(model, settings.training.clip_norm)
+        optimizer.step()
+
+    return step
+
+
+def _their_step(reference: Reference, batch: ClipBatch, objects: int, settings: Settings) -> Callable[[], None]:
+    model, criterion = reference.model.train(), reference.criterion
+    parameters = [p for p in [*model.parameters(), *criterion.parameters()] if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=settings.training.learning_rate)
+    detector = [p for name, p in model.named_parameters() if name.startswith("detr.")]
+    others = [p for name, p in model.named_parameters() if not name.startswith("detr.")]
+    present = torch.ones(settings.history, objects, dtype=torch.bool)
+    random = torch.Generator().manual_seed(0)
+
+    def step() -> None:
+        groups = assign_identities(present, settings.clip, settings.association.labels, random)
+        loss = reference.loss(batch, groups, settings.training.gradient_frames, settings.association.labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        for part in (detector, others):
+            nn.utils.clip_grad_norm_(part, settings.training.clip_norm)
+        optimizer.step()
+
+    return step
+
+
+def _drawn_clip(frames: int, size: tuple[int, int], objects: int, device: torch.device) -> ClipBatch:
+    random = torch.Generator().manual_seed(0)
+    images = torch.randn(frames, 3, *size, generator=random)
+    depth = torch.randint(0, 256, (frames, *size), generator=random).to(torch.uint8)
+    boxes = torch.rand(frames, objects, 4, generator=random) * 0.4 + torch.tensor([0.3, 0.3, 0.1, 0.1])
+    targets = [Targets(box, torch.arange(objects)) for box in boxes]
+    return ClipBatch(images, torch.zeros(frames, *size, dtype=torch.bool), depth, targets, 1).to(device)
+
+
+def settings_of_size(settings: Settings, size: tuple[int, int]) -> Settings:
+    """`settings` whose tracker takes frames of `size` (height, width) as they are."""
+    return replace(settings, tracker=replace(settings.tracker, short_side=min(size), long_side=max(size)))
+
+
+@contextmanager
+def drawn_frames(size: tuple[int, int], frames: int) -> Iterator[DrawnFrames]:
+    """Drawn frames of `size` (height, width), gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield DrawnFrames(Path(folder), size[1], size[0], frames)
+
+
+def _by_turns(
+    calls: tuple[Callable[[], object], Callable[[], object]], repeats: int, clock: Callable[[], float]
+) -> dict[str, Any]:
+    """Milliseconds of our and the published call, by turns to meet the same load; the first does not count.
+
+    The ratio `processor` is of the processor's time in this process, which other processes disturb less.
+    """
+    measured: tuple[list[float], list[float]] = ([], [])
+    busy: tuple[list[float], list[float]] = ([], [])
+    for turn in range(repeats + 1):
+        for call, spans, work in zip(calls, measured, busy, strict=True):
+            start, began = clock(), process_time()
+            call()
+            if turn:
+                spans.append(1000 * (clock() - start))
+                work.append(process_time() - began)
+    ours, published = measured
+    ratio = _ratios(ours, published) | {"processor": statistics.median(busy[1]) / statistics.median(busy[0])}
+    return {"ours": _summary(ours), "published": _summary(published), "ratio": ratio}
+
+
+def _ratios(ours: list[float], published: list[float]) -> dict[str, float]:
+    return {
+        "median": statistics.median(published) / statistics.median(ours),
+        "smallest": min(published) / min(ours),
+    }
+
+
+def _summary(milliseconds: list[float]) -> dict[str, Any]:
+    return {"milliseconds": statistics.median(milliseconds), "spread": _spread(milliseconds)}
+
+
+def _spread(values: list[float]) -> list[float]:
+    return [min(values), max(values)]
+
+
+def _difference(mine: Tensor, theirs: Tensor) -> float:
+    return float((mine.float() - theirs.float()).abs().max() / theirs.float().std())
+
+
+def _at_least_one(repeats: int) -> None:
+    if repeats < 1:
+        raise InputError(f"repeats is {repeats}; measure at least one pass")
+
+
+def _clock(device: torch.device) -> Callable[[], float]:
+    """Seconds, after the device has done what it was given."""
+
+    def clock() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return perf_counter()
+
+    return clock
+
+
+def _forget_peak(device: torch.device) -> None:
+    """Let `_peak` count from here: on CUDA, and on Linux."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    reset = Path("/proc/self/clear_refs")
+    if reset.exists():
+        reset.write_text("5")
+
+
+def _peak(device: torch.device) -> float:
+    """Most mebibytes of the device's (on a CPU: the process's) memory in use."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        return int(lines["VmHWM"].split()[0]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def _spatial(detector: DeformableDetector) -> list[nn.Module]:

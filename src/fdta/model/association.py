@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fdta.model.layers import Attention, Linear
 from fdta.params import AssociationSettings
 
 
@@ -14,8 +15,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int, ratio: int) -> None:
         super().__init__()
-        self.linear1 = nn.Linear(width, width * ratio)
-        self.linear2 = nn.Linear(width * ratio, width)
+        self.linear1 = Linear(width, width * ratio)
+        self.linear2 = Linear(width * ratio, width)
         nn.init.xavier_uniform_(self.linear1.weight)
         nn.init.xavier_uniform_(self.linear2.weight)
 
@@ -62,7 +63,7 @@ class IDDecoder(nn.Module):
             for index in range(settings.layers)
         )
         self.time_bias = nn.Parameter(torch.zeros(settings.layers, history, settings.heads))
-        self.classifier = nn.Linear(settings.label_width, settings.labels + 1, bias=False)
+        self.classifier = Linear(settings.label_width, settings.labels + 1, bias=False)
         nn.init.xavier_uniform_(self.label_embedding.weight)
         nn.init.xavier_uniform_(self.classifier.weight)
         if settings.initialization == "copy":
@@ -169,15 +170,15 @@ class IDDecoderLayer(nn.Module):
         if self.self_attention is not None:
             frame = current.flatten(0, 1)
             missing = current_missing.flatten(0, 1)
-            attended, _ = self.self_attention(frame, frame, frame, key_padding_mask=missing, need_weights=False)
+            attended = self.self_attention(frame, frame, frame, key_padding_mask=missing)
             current = self.self_norm(current + attended.view_as(current))
         queries = current.flatten(1, 2)
-        attended, _ = self.cross_attention(queries, history, history, attn_mask=bias.flatten(0, 1), need_weights=False)
+        attended = self.cross_attention(queries, history, history, attn_mask=bias.flatten(0, 1))
         current = self.cross_norm(current + attended.view_as(current))
         return self.feedforward_norm(current + self.feedforward(current))
 
 
-def _attention(width: int, heads: int) -> nn.MultiheadAttention:
-    attention = nn.MultiheadAttention(width, heads, add_zero_attn=True, batch_first=True)
+def _attention(width: int, heads: int) -> Attention:
+    attention = Attention(width, heads, zero_key=True)
     nn.init.xavier_uniform_(attention.out_proj.weight)
     return attention

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fdta.model.layers import GroupNorm
 from fdta.params import BackboneSettings
 
 Norm = Callable[[int], nn.Module]
@@ -24,15 +25,19 @@ class FrozenBatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(width))
         self.register_buffer("running_var", torch.ones(width))
 
-    def forward(self, features: Tensor) -> Tensor:
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift, (width,) each."""
         scale = self.weight * (self.running_var + 1e-5).rsqrt()
-        shift = self.bias - self.running_mean * scale
+        return scale, self.bias - self.running_mean * scale
+
+    def forward(self, features: Tensor) -> Tensor:
+        scale, shift = self.affine()
         return features * scale[:, None, None] + shift[:, None, None]
 
 
-def group_norm(width: int) -> nn.GroupNorm:
+def group_norm(width: int) -> GroupNorm:
     """Group norm of at most 8 groups, a number that divides `width`."""
-    return nn.GroupNorm(math.gcd(width, 8), width)
+    return GroupNorm(math.gcd(width, 8), width)
 
 
 class Block(nn.Module):

@@ -1,12 +1,21 @@
-"""Multi-scale deformable attention in plain PyTorch (Deformable DETR, eq. 3)."""
+"""Multi-scale deformable attention (Deformable DETR, eq. 3): one function, and the ways to compute it.
+
+With a gradient: `grid_sample`, level by level. Without one on a CPU: weighted sums of table rows (`embedding_bag`),
+which make no tensor of samples. On CUDA: a Triton kernel (`fdta.model.deformable_kernel`), where Triton is there.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from fdta.model import deformable_kernel
+from fdta.model.layers import Linear, linear, recorded
 
 Shapes = list[tuple[int, int]]
 
@@ -27,6 +36,7 @@ def deformable_attention(
     """
     batch, _, heads, channels = value.shape
     queries = attention_weights.shape[1]
+    value = value.to(sampling_locations.dtype)
     grids = (2 * sampling_locations - 1).permute(3, 0, 2, 4, 1, 5).flatten(1, 2)
     weights = attention_weights.permute(3, 0, 2, 4, 1).flatten(1, 2)[:, :, None]
     levels = value.permute(0, 2, 3, 1).flatten(0, 1).split([height * width for height, width in shapes], 2)
@@ -38,16 +48,85 @@ def deformable_attention(
     return attended.view(batch, heads * channels, queries).transpose(1, 2)
 
 
+class Table:
+    """The values of all levels as rows of one table, without gradient.
+
+    The levels stand one below the other in a grid as wide as the widest, each with a border of zeros: so the four cells
+    around a place are the same number of rows apart everywhere, and places outside read zeros.
+    """
+
+    def __init__(self, value: Tensor, shapes: Shapes) -> None:
+        """Copy `value` (B, S, heads, c) of levels of `shapes`."""
+        self.shapes = shapes
+        batch, _, heads, channels = value.shape
+        self.width = max(width for _, width in shapes) + 2
+        # The border of the last level is two wide, for the right and lower neighbours of a place in it.
+        self.height = sum(height + 2 for height, _ in shapes) + 2
+        grid = value.new_zeros(batch, self.height, self.width, heads, channels)
+        self.tops = [1]
+        for (height, width), cells in zip(shapes, value.split([h * w for h, w in shapes], 1), strict=True):
+            top = self.tops[-1]
+            grid[:, top : top + height, 1 : width + 1] = cells.unflatten(1, (height, width))
+            self.tops.append(top + height + 2)
+        self.grid = grid
+
+    def attend(self, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+        """As `deformable_attention`, with places (B, Q, heads, L, P) in cells: 0, 0 is the center of the first cell.
+
+        `x` and `y` are overwritten.
+        """
+        batch, _, _, heads, channels = self.grid.shape
+        limits = torch.tensor(self.shapes, dtype=x.dtype)
+        # Not a number stays so and gives numbers that are none; its row must only be one of the table.
+        lowest, rows = torch.full((len(limits), 1), -1.0), (self.height - 2) * self.width * heads
+        x, y = (torch.clamp(place, lowest, limits[:, axis, None], out=place) for place, axis in ((x, 1), (y, 0)))
+        left, top = x.floor(), y.floor()
+        x, y = x.sub_(left), y.sub_(top)
+        right, below = heads, self.width * heads
+        first = (torch.tensor(self.tops[:-1]) * self.width + 1) * heads + torch.arange(heads)[:, None]
+        row = (left.mul_(right).add_(top, alpha=below).to(torch.int32) + first.to(torch.int32)[..., None]).clamp_(
+            0, rows - 1
+        )
+        if batch > 1:
+            row += (torch.arange(batch, dtype=torch.int32) * self.grid[0, ..., 0].numel())[:, None, None, None, None]
+        rights = weights * x
+        lefts = weights - rights
+        lower_right, lower_left = rights * y, lefts * y
+        corners = (
+            (0, lefts.sub_(lower_left)),
+            (right, rights.sub_(lower_right)),
+            (below, lower_left),
+            (below + right, lower_right),
+        )
+        table, row = self.grid.view(-1, channels), row.flatten(3).flatten(0, 2)
+        attended: Tensor | None = None
+        for offset, share in corners:
+            share = share.flatten(3).flatten(0, 2).to(table.dtype)
+            part = F.embedding_bag(row, table[offset:], per_sample_weights=share, mode="sum")
+            attended = part if attended is None else attended.add_(part)
+        return attended.view(batch, -1, heads * channels)
+
+
+@dataclass(frozen=True)
+class Values:
+    """What a `DeformableAttention` samples from."""
+
+    shapes: Shapes
+    """(height, width) of each of the L levels."""
+    cells: Tensor | Table
+    """(B, S, heads, c), or a table of them."""
+
+
 class DeformableAttention(nn.Module):
     """Each query attends to a few points around its reference in every level."""
 
     def __init__(self, width: int, heads: int, levels: int, points: int) -> None:
         super().__init__()
         self.heads, self.levels, self.points = heads, levels, points
-        self.sampling_offsets = nn.Linear(width, heads * levels * points * 2)
-        self.attention_weights = nn.Linear(width, heads * levels * points)
-        self.value = nn.Linear(width, width)
-        self.output = nn.Linear(width, width)
+        self.sampling_offsets = Linear(width, heads * levels * points * 2)
+        self.attention_weights = Linear(width, heads * levels * points)
+        self.value = Linear(width, width)
+        self.output = Linear(width, width)
         self.initialize()
 
     def initialize(self) -> None:
@@ -62,9 +141,9 @@ class DeformableAttention(nn.Module):
         nn.init.zeros_(self.sampling_offsets.weight)
         nn.init.zeros_(self.attention_weights.weight)
         nn.init.zeros_(self.attention_weights.bias)
-        for linear in (self.value, self.output):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        for layer in (self.value, self.output):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def forward(
         self, queries: Tensor, references: Tensor, memory: Tensor, shapes: Shapes, padding: Tensor | None
@@ -81,17 +160,63 @@ class DeformableAttention(nn.Module):
         Returns:
             (B, Q, d).
         """
+        return self.attend(queries, references, self.values(memory, shapes, padding))
+
+    def values(self, memory: Tensor, shapes: Shapes, padding: Tensor | None) -> Values:
+        """What `attend` reads of `memory`, for any number of queries; arguments as of `forward`."""
         value = self.value(memory)
         if padding is not None:
             value = value.masked_fill(padding[..., None], 0.0)
         value = value.unflatten(-1, (self.heads, -1))
+        if value.device.type == "cpu" and not recorded(value, self.sampling_offsets.weight):
+            return Values(shapes, Table(value, shapes))
+        return Values(shapes, value)
+
+    def attend(self, queries: Tensor, references: Tensor, values: Values) -> Tensor:
+        """`forward` with what `values` gave."""
+        if isinstance(values.cells, Table):
+            return self.output(self._read(queries, references, values.cells))
         offsets = self.sampling_offsets(queries).unflatten(-1, (self.heads, self.levels, self.points, 2))
         weights = self.attention_weights(queries).unflatten(-1, (self.heads, self.levels * self.points))
-        weights = weights.softmax(-1).unflatten(-1, (self.levels, self.points))
+        weights = _precise(weights).softmax(-1).unflatten(-1, (self.levels, self.points))
         references = references[:, :, None, :, None]
         if references.shape[-1] == 2:
-            sizes = offsets.new_tensor([(width, height) for height, width in shapes])
+            sizes = _sizes(tuple(values.shapes), references.device).to(references.dtype)
             locations = references + offsets / sizes[:, None]
         else:
             locations = references[..., :2] + offsets * references[..., 2:] * (0.5 / self.points)
-        return self.output(deformable_attention(value, shapes, locations, weights))
+        kernel = deformable_kernel.attend if deformable_kernel.usable(values.cells) else deformable_attention
+        return self.output(kernel(values.cells, values.shapes, locations, weights))
+
+    def _read(self, queries: Tensor, references: Tensor, table: Table) -> Tensor:
+        """Weighted sums of the table's rows, (B, Q, d)."""
+        # One multiplication gives all x, all y and all weights, each in one piece.
+        places = (self.heads * self.levels * self.points, 2)
+        x_y = self.sampling_offsets.weight.unflatten(0, places), self.sampling_offsets.bias.unflatten(0, places)
+        weight, bias = (
+            torch.cat([pairs[:, 0], pairs[:, 1], logits])
+            for pairs, logits in zip(x_y, (self.attention_weights.weight, self.attention_weights.bias), strict=True)
+        )
+        x, y, logits = _precise(linear(queries, weight, bias)).unflatten(-1, (3, self.heads, -1)).unbind(-3)
+        weights = logits.softmax(-1).unflatten(-1, (self.levels, self.points))
+        x, y = (offsets.unflatten(-1, (self.levels, self.points)) for offsets in (x, y))
+        sizes = _sizes(tuple(table.shapes), references.device).to(references.dtype)
+        centers = (references[..., :2] * sizes - 0.5)[:, :, None, :, None]
+        if references.shape[-1] == 2:
+            x, y = x + centers[..., 0], y + centers[..., 1]
+        else:
+            scales = (references[..., 2:] * sizes * (0.5 / self.points))[:, :, None, :, None]
+            x, y = torch.addcmul(centers[..., 0], x, scales[..., 0]), torch.addcmul(centers[..., 1], y, scales[..., 1])
+        return table.attend(x, y, weights)
+
+
+@functools.lru_cache(maxsize=16)
+def _sizes(shapes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+    """(L, 2) widths and heights; kept, because a GPU would wait for them in every layer."""
+    with torch.inference_mode(False):
+        return torch.tensor([(width, height) for height, width in shapes], dtype=torch.float64).to(device)
+
+
+def _precise(tensor: Tensor) -> Tensor:
+    """`tensor` in single precision at least."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -11,11 +11,14 @@ from torch.nn import functional as F
 
 from fdta.model.backbone import ResNet
 from fdta.model.deformable_attention import DeformableAttention, Shapes
+from fdta.model.layers import Attention, GroupNorm, Linear, recorded
 from fdta.model.spatial_adapter import SpatialAdapter
 from fdta.params import BackboneSettings, DetectorSettings, SpatialSettings
 
 DEPTH_PARTS = ("spatial_adapter", "depth_attention", "depth_norm")
 """Parts of the names of the tensors that a detector without depth does not have."""
+PIECE = 1024
+"""Tokens that go through an encoder layer at once without gradient on a CPU, so that they stay in its cache."""
 
 
 @dataclass
@@ -53,18 +56,19 @@ class DeformableDetector(nn.Module):
         for level in range(detector.levels):
             width_in = self.backbone.widths[level] if level < 3 else self.backbone.widths[-1] if level == 3 else width
             convolution = nn.Conv2d(width_in, width, 1) if level < 3 else nn.Conv2d(width_in, width, 3, 2, padding=1)
-            self.projections.append(nn.Sequential(convolution, nn.GroupNorm(detector.norm_groups, width)))
+            self.projections.append(nn.Sequential(convolution, GroupNorm(detector.norm_groups, width)))
         self.level_embedding = nn.Parameter(torch.randn(detector.levels, width))
         self.encoder = nn.ModuleList(EncoderLayer(detector) for _ in range(detector.encoder_layers))
         depth_placement = spatial.placement if spatial.enabled else "none"
         self.decoder = nn.ModuleList(DecoderLayer(detector, depth_placement) for _ in range(detector.decoder_layers))
         self.queries = nn.Parameter(torch.randn(detector.queries, 2 * width))
-        self.reference_points = nn.Linear(width, 2)
-        self.class_heads = nn.ModuleList(nn.Linear(width, detector.classes) for _ in self.decoder)
+        self.reference_points = Linear(width, 2)
+        self.class_heads = nn.ModuleList(Linear(width, detector.classes) for _ in self.decoder)
         self.box_heads = nn.ModuleList(_box_head(width) for _ in self.decoder)
         self.spatial_adapter = None
         if spatial.enabled:
             self.spatial_adapter = SpatialAdapter(width, detector.heads, detector.norm_groups, spatial)
+        self._unpadded: tuple[tuple[object, ...], Geometry] | None = None
         self._initialize(detector)
 
     def _initialize(self, settings: DetectorSettings) -> None:
@@ -87,36 +91,31 @@ class DeformableDetector(nn.Module):
                 change = torch.logit(_grid(settings.queries)) - self.reference_points(position)
                 position += change @ torch.linalg.pinv(self.reference_points.weight).T
 
-    def forward(self, images: Tensor, padding: Tensor) -> DetectorOutput:
+    def forward(self, images: Tensor, padding: Tensor | None = None) -> DetectorOutput:
         """Detect the objects of each image.
 
         Args:
             images: (B, 3, H, W), normalized; zero where padded.
-            padding: (B, H, W), True on padding, which lies right of and below the image.
+            padding: (B, H, W), True on padding, which lies right of and below the image; None: nowhere, known without
+                looking.
         """
         features = self.backbone(images)
         maps = [projection(feature) for projection, feature in zip(self.projections, features, strict=False)]
         for projection in self.projections[3:]:
             maps.append(projection(features[-1] if len(maps) == 3 else maps[-1]))
         shapes: Shapes = [tuple(m.shape[-2:]) for m in maps]
-        # Without padding, as in a batch of one clip, all images share the geometry and no attention needs a mask.
-        padded = bool(padding.any())
-        paddings = [_resize_mask(padding if padded else padding[:1], shape) for shape in shapes]
-        geometry = Geometry(
-            shapes=shapes,
-            valid=torch.stack([_valid_share(p) for p in paddings], 1),
-            padding=torch.cat([p.flatten(1) for p in paddings], 1) if padded else None,
-        )
-        positions = [sine_positions(p, self.level_embedding.shape[1]) for p in paddings]
+        if padding is not None and bool(padding.any()):
+            geometry = _geometry(padding, shapes, self.level_embedding.shape[1], padded=True)
+        else:
+            geometry = self._unpadded_geometry(images, shapes)
 
         depth = None
         if self.spatial_adapter is not None:
-            depth = self.spatial_adapter(maps[:3], positions[0], geometry.depth_padding)
+            depth = self.spatial_adapter(maps[:3], geometry.positions[0], geometry.depth_padding)
         memory = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], 1)
-        token_positions = torch.cat([p + e for p, e in zip(positions, self.level_embedding, strict=True)], 1)
-        references = _cell_centers(geometry)
+        token_positions = torch.cat([p + e for p, e in zip(geometry.positions, self.level_embedding, strict=True)], 1)
         for layer in self.encoder:
-            memory = layer(memory, token_positions, references, geometry)
+            memory = layer(memory, token_positions, geometry)
         outputs = self._decode(memory, depth.memory if depth else None, geometry)
         last = outputs[-1]
         return DetectorOutput(
@@ -127,6 +126,16 @@ class DeformableDetector(nn.Module):
             depth_logits=depth.logits if depth else None,
             depth=depth.depth if depth else None,
         )
+
+    def _unpadded_geometry(self, images: Tensor, shapes: Shapes) -> Geometry:
+        """Of images that share it because none is padded, as in a batch of one clip; the last one is kept."""
+        key = (*images.shape[-2:], images.device)
+        if self._unpadded is None or self._unpadded[0] != key:
+            # What is kept may be needed in training too, where tensors of the inference mode are refused.
+            with torch.inference_mode(False), torch.no_grad():
+                nowhere = torch.zeros(1, *images.shape[-2:], dtype=torch.bool, device=images.device)
+                self._unpadded = key, _geometry(nowhere, shapes, self.level_embedding.shape[1], padded=False)
+        return self._unpadded[1]
 
     def _decode(self, memory: Tensor, depth_memory: Tensor | None, geometry: Geometry) -> list[LayerOutput]:
         position, tokens = self.queries.expand(len(memory), -1, -1).chunk(2, -1)
@@ -153,6 +162,10 @@ class Geometry:
     """(B, L, 2) shares of a level's width and height that the image fills."""
     padding: Tensor | None
     """(B, S) of all levels' cells, True on padding; None: no padding."""
+    positions: list[Tensor]
+    """(B, h*w, d) sine positions of each level's cells."""
+    references: Tensor
+    """(B, S, L, 2) centers of all levels' cells, as places in every (padded) level."""
 
     @property
     def depth_padding(self) -> Tensor | None:
@@ -172,10 +185,18 @@ class EncoderLayer(nn.Module):
         self.feedforward = FeedForward(width, settings.feedforward, settings.dropout)
         self.dropout = nn.Dropout(settings.dropout)
 
-    def forward(self, tokens: Tensor, positions: Tensor, references: Tensor, geometry: Geometry) -> Tensor:
-        """Tokens and positions (B, S, d) of all levels, references (B, S, L, 2) -> tokens (B, S, d)."""
-        attended = self.attention(tokens + positions, references, tokens, geometry.shapes, geometry.padding)
-        return self.feedforward(self.attention_norm(tokens + self.dropout(attended)))
+    def forward(self, tokens: Tensor, positions: Tensor, geometry: Geometry) -> Tensor:
+        """Tokens and positions (B, S, d) of all levels -> tokens (B, S, d)."""
+        values = self.attention.values(tokens, geometry.shapes, geometry.padding)
+        whole = tokens.device.type != "cpu" or recorded(tokens, self.feedforward.linear1.weight)
+        piece = tokens.shape[1] if whole else max(1, PIECE // len(tokens))
+        parts = []
+        for part, place, reference in zip(
+            tokens.split(piece, 1), positions.split(piece, 1), geometry.references.split(piece, 1), strict=True
+        ):
+            attended = self.attention.attend(part + place, reference, values)
+            parts.append(self.feedforward(self.attention_norm(part + self.dropout(attended))))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
 class DecoderLayer(nn.Module):
@@ -189,13 +210,13 @@ class DecoderLayer(nn.Module):
         super().__init__()
         width = settings.width
         self.depth_placement = depth_placement
-        self.self_attention = nn.MultiheadAttention(width, settings.heads, settings.dropout, batch_first=True)
+        self.self_attention = Attention(width, settings.heads, settings.dropout)
         self.self_norm = nn.LayerNorm(width)
         self.visual_attention = DeformableAttention(width, settings.heads, settings.levels, settings.decoder_points)
         self.visual_norm = nn.LayerNorm(width)
         nn.init.xavier_uniform_(self.self_attention.out_proj.weight)
         if depth_placement != "none":
-            self.depth_attention = nn.MultiheadAttention(width, settings.heads, settings.dropout, batch_first=True)
+            self.depth_attention = Attention(width, settings.heads, settings.dropout)
             self.depth_norm = nn.LayerNorm(width)
             # A detector trained without depth starts (but for one more layer norm) unchanged.
             nn.init.zeros_(self.depth_attention.out_proj.weight)
@@ -216,7 +237,7 @@ class DecoderLayer(nn.Module):
         if self.depth_placement == "before":
             tokens = self._attend_depth(tokens, depth_memory, geometry.depth_padding)
         query = tokens + positions
-        attended, _ = self.self_attention(query, query, tokens, need_weights=False)
+        attended = self.self_attention(query, query, tokens)
         tokens = self.self_norm(tokens + self.dropout(attended))
         if self.depth_placement == "between":
             tokens = self._attend_depth(tokens, depth_memory, geometry.depth_padding)
@@ -227,7 +248,7 @@ class DecoderLayer(nn.Module):
         return self.feedforward(tokens)
 
     def _attend_depth(self, tokens: Tensor, memory: Tensor, padding: Tensor | None) -> Tensor:
-        attended, _ = self.depth_attention(tokens, memory, memory, key_padding_mask=padding, need_weights=False)
+        attended = self.depth_attention(tokens, memory, memory, key_padding_mask=padding)
         return self.depth_norm(tokens + self.dropout(attended))
 
 
@@ -236,15 +257,15 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.linear1 = nn.Linear(width, hidden)
-        self.linear2 = nn.Linear(hidden, width)
+        self.linear1 = Linear(width, hidden)
+        self.linear2 = Linear(hidden, width)
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
         nn.init.xavier_uniform_(self.linear1.weight)
         nn.init.xavier_uniform_(self.linear2.weight)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        hidden = self.dropout(F.relu(self.linear1(tokens)))
+        hidden = self.dropout(self.linear1(tokens, "relu"))
         return self.norm(tokens + self.dropout(self.linear2(hidden)))
 
 
@@ -266,7 +287,7 @@ def sine_positions(padding: Tensor, width: int) -> Tensor:
 
 
 def _box_head(width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 4))
+    return nn.Sequential(Linear(width, width), nn.ReLU(), Linear(width, width), nn.ReLU(), Linear(width, 4))
 
 
 def _resize_mask(mask: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -278,11 +299,23 @@ def _valid_share(padding: Tensor) -> Tensor:
     return torch.stack([(~padding[:, 0]).float().mean(1), (~padding[:, :, 0]).float().mean(1)], -1)
 
 
-def _cell_centers(geometry: Geometry) -> Tensor:
+def _geometry(padding: Tensor, shapes: Shapes, width: int, padded: bool) -> Geometry:
+    """Of images (B, H, W) that are padded, or not, at levels of `shapes`."""
+    paddings = [_resize_mask(padding, shape) for shape in shapes]
+    valid = torch.stack([_valid_share(p) for p in paddings], 1)
+    return Geometry(
+        shapes=shapes,
+        valid=valid,
+        padding=torch.cat([p.flatten(1) for p in paddings], 1) if padded else None,
+        positions=[sine_positions(p, width) for p in paddings],
+        references=_cell_centers(valid, shapes),
+    )
+
+
+def _cell_centers(valid: Tensor, shapes: Shapes) -> Tensor:
     """Centers (B, S, L, 2) of all levels' cells, as places in the image scaled to every (padded) level."""
-    valid = geometry.valid
     centers = []
-    for level, (height, width) in enumerate(geometry.shapes):
+    for level, (height, width) in enumerate(shapes):
         y = (torch.arange(height, device=valid.device) + 0.5) / height
         x = (torch.arange(width, device=valid.device) + 0.5) / width
         grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).flatten(0, 1)

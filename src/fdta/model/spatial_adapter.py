@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fdta.depth.bins import bin_values
+from fdta.model.layers import Attention, GroupNorm, Linear
 from fdta.params import SpatialSettings
 
 
@@ -31,14 +32,14 @@ class SpatialAdapter(nn.Module):
     def __init__(self, width: int, heads: int, norm_groups: int, settings: SpatialSettings) -> None:
         super().__init__()
         self.register_buffer("bin_values", bin_values(settings))
-        self.fine = nn.Sequential(nn.Conv2d(width, width, 1), nn.GroupNorm(norm_groups, width))
-        self.coarse = nn.Sequential(nn.Conv2d(width, width, 1), nn.GroupNorm(norm_groups, width))
+        self.fine = nn.Sequential(nn.Conv2d(width, width, 1), GroupNorm(norm_groups, width))
+        self.coarse = nn.Sequential(nn.Conv2d(width, width, 1), GroupNorm(norm_groups, width))
         self.extractor = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1),
-            nn.GroupNorm(norm_groups, width),
+            GroupNorm(norm_groups, width),
             nn.ReLU(),
             nn.Conv2d(width, width, 3, padding=1),
-            nn.GroupNorm(norm_groups, width),
+            GroupNorm(norm_groups, width),
             nn.ReLU(),
         )
         self.classifier = nn.Conv2d(width, settings.bins + 1, 1)
@@ -66,10 +67,10 @@ class SpatialAdapter(nn.Module):
             feature = F.interpolate(convolution(feature), size=fine.shape[-2:], mode="bilinear", align_corners=False)
             maps.append(norm(feature))
         dense = self.extractor(torch.stack(maps).mean(0))
-        logits = self.classifier(dense)
+        logits = self.classifier(dense).to(self.bin_values.dtype)
         # In half precision the depth of 150 bins would be off by whole bins.
         with torch.autocast(logits.device.type, enabled=False):
-            depth = torch.einsum("bdhw,d->bhw", logits.to(self.bin_values.dtype).softmax(1), self.bin_values)
+            depth = torch.einsum("bdhw,d->bhw", logits.softmax(1), self.bin_values)
         memory = None
         if self.encoder is not None:
             memory = self.encoder(dense.detach().flatten(2).transpose(1, 2), positions, padding)
@@ -83,10 +84,10 @@ class DepthEncoder(nn.Module):
 
     def __init__(self, width: int, heads: int, feedforward: int, dropout: float) -> None:
         super().__init__()
-        self.self_attention = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
+        self.self_attention = Attention(width, heads, dropout)
         self.norm1 = nn.LayerNorm(width)
-        self.linear1 = nn.Linear(width, feedforward)
-        self.linear2 = nn.Linear(feedforward, width)
+        self.linear1 = Linear(width, feedforward)
+        self.linear2 = Linear(feedforward, width)
         self.norm2 = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
         for parameter in self.parameters():
@@ -96,9 +97,9 @@ class DepthEncoder(nn.Module):
     def forward(self, tokens: Tensor, positions: Tensor, padding: Tensor | None) -> Tensor:
         """Tokens (B, S, d), positions (B, S, d), padding (B, S) or None -> (B, S, d)."""
         query = tokens + positions
-        attended, _ = self.self_attention(query, query, tokens, key_padding_mask=padding, need_weights=False)
+        attended = self.self_attention(query, query, tokens, key_padding_mask=padding)
         tokens = self.norm1(tokens + self.dropout(attended))
-        hidden = self.dropout(F.relu(self.linear1(tokens)))
+        hidden = self.dropout(self.linear1(tokens, "relu"))
         return self.norm2(tokens + self.dropout(self.linear2(hidden)))
 
 

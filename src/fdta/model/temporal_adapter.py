@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fdta.model.layers import Attention, Linear
 from fdta.params import TemporalSettings
 
 
@@ -60,10 +61,10 @@ class TemporalLayer(nn.Module):
 
     def __init__(self, width: int, heads: int, feedforward: int, dropout: float) -> None:
         super().__init__()
-        self.attention = nn.MultiheadAttention(width, heads, dropout=dropout, batch_first=True)
+        self.attention = Attention(width, heads, dropout)
         self.attention_norm = nn.LayerNorm(width)
-        self.linear1 = nn.Linear(width, feedforward)
-        self.linear2 = nn.Linear(feedforward, width)
+        self.linear1 = Linear(width, feedforward)
+        self.linear2 = Linear(feedforward, width)
         self.feedforward_norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
 
@@ -79,10 +80,9 @@ class TemporalLayer(nn.Module):
             (n, T, d).
         """
         placed = tokens + positions
-        # Without need_weights the module calls F.scaled_dot_product_attention.
-        attended, _ = self.attention(placed, placed, tokens, attn_mask=hidden, need_weights=False)
+        attended = self.attention(placed, placed, tokens, attn_mask=hidden)
         tokens = self.attention_norm(tokens + self.dropout(attended))
-        changed = self.linear2(self.dropout(self.linear1(tokens).relu()))
+        changed = self.linear2(self.dropout(self.linear1(tokens, "relu")))
         return self.feedforward_norm(tokens + self.dropout(changed))
 
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from fdta.data.images import resize, resized_size, to_tensor
+from fdta.data.images import resize, resized_size, to_network
 from fdta.errors import InputError
 from fdta.model.fdta import FDTA
+from fdta.model.inference import optimized, precision
 from fdta.params import Settings
 from fdta.track.run import load_run
-from fdta.track.sequence import corners
+from fdta.track.sequence import corners, fetch
 from fdta.track.tracker import OnlineTracker
 
 if TYPE_CHECKING:
@@ -62,7 +63,11 @@ class Tracker:
 
     @classmethod
     def from_checkpoint(
-        cls, weights: str | Path, device: str | torch.device = "auto", root: str | Path = "."
+        cls,
+        weights: str | Path,
+        device: str | torch.device = "auto",
+        root: str | Path = ".",
+        dtype: str = "float32",
     ) -> Tracker:
         """Tracker of a checkpoint file or of a run.
 
@@ -70,15 +75,18 @@ class Tracker:
             weights: path of a checkpoint (model.pt), or a run (``dance/full/seed-0``).
             device: "cpu", "cuda", ... or "auto": CUDA where there is any.
             root: of a run: the folder of models/ and params.yaml.
+            dtype: what the detector multiplies in: "float32", or less precise and on some machines faster "bfloat16",
+                and on CUDA "float16".
 
         Raises:
-            InputError: no such checkpoint, or it cannot track.
+            InputError: no such checkpoint, or it cannot track, or the device has no such numbers.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        root = Path(root)
-        model, settings, _ = load_run(str(weights), root, root / "params.yaml", None, torch.device(device))
-        return cls(model, settings)
+        root, device = Path(root), torch.device(device)
+        numbers = precision(dtype, device)
+        model, settings, _ = load_run(str(weights), root, root / "params.yaml", None, device)
+        return cls(optimized(model, numbers), settings)
 
     def reset(self) -> None:
         """Forget every track; identities start at 0 again."""
@@ -105,11 +113,10 @@ class Tracker:
             raise InputError(f"frame: {width} x {height} pixels, it is empty; give an image")
         settings = self._settings.tracker
         size = resized_size(width, height, settings.short_side, settings.long_side)
-        image = to_tensor(resize(frame if channels == "RGB" else frame[..., ::-1], *size))
-        images = image[None].to(next(self._model.parameters()).device)
-        output = self._model.detector(images, torch.zeros_like(images[:, 0], dtype=torch.bool))
-        scores, boxes_cxcywh = output.logits[0].sigmoid().amax(dim=-1).cpu(), output.boxes_cxcywh[0].cpu()
-        found = self._tracker.update(scores, boxes_cxcywh, output.embeddings[0])
+        image = resize(frame if channels == "RGB" else frame[..., ::-1], *size)
+        output = self._model.detector(to_network([image], next(self._model.parameters()).device))
+        scores, boxes_cxcywh = fetch(output)
+        found = self._tracker.update(scores[0], boxes_cxcywh[0], output.embeddings[0])
         order = np.argsort(found.identities)
         boxes_xyxy = corners(found.boxes_cxcywh[order]) * np.array([width, height] * 2)
         return FrameTracks(boxes_xyxy, found.identities[order], found.scores[order])

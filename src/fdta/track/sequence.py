@@ -12,14 +12,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fdta.data.images import resize, resized_size, to_tensor
+from fdta.data.images import resize, resized_size, to_network
 from fdta.data.motchallenge import Boxes, Sequence, read_split, write_boxes
+from fdta.model.detector import LayerOutput
 from fdta.model.fdta import FDTA
 from fdta.params import Settings, TrackerSettings
 from fdta.track.detections import Detections, write_detections
 from fdta.track.tracker import OnlineTracker
 
 logger = logging.getLogger(__name__)
+CPU = torch.device("cpu")
 
 
 def track_split(
@@ -79,10 +81,9 @@ def track_sequence(
     scale = np.array([sequence.width, sequence.height] * 2)
     tracks: list[tuple[np.ndarray, ...]] = []
     detections: list[tuple[np.ndarray, ...]] = []
-    for frames, images in _chunks(sequence, settings, chunk):
-        images = images.to(device)
-        output = model.detector(images, torch.zeros_like(images[:, 0], dtype=torch.bool))
-        scores, boxes_cxcywh = output.logits.sigmoid().amax(dim=-1).cpu(), output.boxes_cxcywh.cpu()
+    for frames, images in _chunks(sequence, settings, device, chunk):
+        output = model.detector(images)
+        scores, boxes_cxcywh = fetch(output)
         recorded = scores > settings.tracker.record_threshold
         detections.append(
             (
@@ -104,21 +105,32 @@ def track_sequence(
     return Boxes(frame, identity, boxes_xywh, score.astype(np.float64)), found_detections
 
 
-def read_images(sequence: Sequence, frames: np.ndarray, settings: TrackerSettings) -> Tensor:
-    """Frames (n,) of `sequence`, counted from 1, as the detector reads them: (n, 3, H, W).
+def fetch(output: LayerOutput) -> tuple[Tensor, Tensor]:
+    """Scores (B, Q) and boxes (B, Q, 4) of a detector's output on the CPU, in one transfer."""
+    score = output.logits.float().sigmoid().amax(dim=-1, keepdim=True)
+    fetched = torch.cat([score, output.boxes_cxcywh.float()], -1).cpu()
+    return fetched[..., 0], fetched[..., 1:]
+
+
+def read_images(
+    sequence: Sequence, frames: np.ndarray, settings: TrackerSettings, device: torch.device = CPU
+) -> Tensor:
+    """Frames (n,) of `sequence`, counted from 1, as the detector reads them: (n, 3, H, W) on `device`.
 
     Raises:
         InputError: an image cannot be read.
     """
     size = resized_size(sequence.width, sequence.height, settings.short_side, settings.long_side)
-    return torch.stack([to_tensor(resize(sequence.image(int(frame)), *size)) for frame in frames])
+    return to_network([resize(sequence.image(int(frame)), *size) for frame in frames], device)
 
 
-def _chunks(sequence: Sequence, settings: Settings, chunk: int) -> Iterator[tuple[np.ndarray, Tensor]]:
+def _chunks(
+    sequence: Sequence, settings: Settings, device: torch.device, chunk: int
+) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Frame numbers (n,) and images (n, 3, H, W) of at most `chunk` frames; a thread reads one chunk ahead."""
 
     def read(frames: np.ndarray) -> tuple[np.ndarray, Tensor]:
-        return frames, read_images(sequence, frames, settings.tracker)
+        return frames, read_images(sequence, frames, settings.tracker, device)
 
     every = np.arange(1, sequence.frames + 1)
     with ThreadPoolExecutor(max_workers=1) as reader:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +69,18 @@ def open_source(given: str) -> Source:
     raise InputError(
         f"{path}: no such file or folder; give a video, a folder of images, frames/%06d.jpg or a webcam's index"
     )
+
+
+def read_ahead(images: Images) -> Images:
+    """The same `images`, each read by another thread while the one before is in use; closing it waits for that thread.
+
+    `images` itself is left to be closed by its owner.
+    """
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        coming = reader.submit(next, images, None)
+        while (image := coming.result()) is not None:
+            coming = reader.submit(next, images, None)
+            yield image
 
 
 def _is_sequence(path: Path) -> bool:

@@ -99,24 +99,35 @@ class OnlineTracker:
     @classmethod
     def from_model(cls, model: FDTA, settings: Settings) -> OnlineTracker:
         """Tracker with the Temporal Adapter, trajectory features and ID decoder of `model`, on the model's device."""
+        device = next(model.parameters()).device
+        k, width = settings.association.labels, settings.detector.width
+        return cls(cls.scores_of(model), k, width, settings.history, settings.tracker, device)
 
-        def id_scores(features: Tensor, missing: Tensor, labels: Tensor, times: Tensor, current: Tensor) -> Tensor:
-            present = torch.zeros(current.shape[:1], dtype=torch.bool, device=current.device)
-            now = torch.full(current.shape[:1], len(times), device=current.device)
+    @staticmethod
+    def scores_of(model: FDTA) -> IDScores:
+        """The label logits that `model` gives."""
+
+        def id_scores(
+            history_features: Tensor,
+            history_missing: Tensor,
+            history_labels: Tensor,
+            history_times: Tensor,
+            current_features: Tensor,
+        ) -> Tensor:
+            present = torch.zeros_like(current_features[:, 0], dtype=torch.bool)
+            now = torch.full_like(present, len(history_times), dtype=torch.long)
             logits = model.id_logits(
-                features[None, None],
-                missing[None, None],
-                labels.expand(missing.shape)[None, None],
-                times[:, None].expand(missing.shape)[None, None],
-                current[None, None, None],
+                history_features[None, None],
+                history_missing[None, None],
+                history_labels.expand(history_missing.shape)[None, None],
+                history_times[:, None].expand(history_missing.shape)[None, None],
+                current_features[None, None, None],
                 present[None, None, None],
                 now[None, None, None],
             )
             return logits[0, 0, 0]
 
-        device = next(model.parameters()).device
-        k, width = settings.association.labels, settings.detector.width
-        return cls(id_scores, k, width, settings.history, settings.tracker, device)
+        return id_scores
 
     @torch.inference_mode()
     def update(self, scores: Tensor, boxes_cxcywh: Tensor, embeddings: Tensor) -> Tracks:

@@ -20,7 +20,7 @@ from fdta.data.motchallenge import Boxes, box_lines
 from fdta.errors import InputError
 from fdta.files import whole_file
 from fdta.track.live import FrameTracks, Tracker
-from fdta.track.source import Source
+from fdta.track.source import Source, read_ahead
 
 TRAIL = 30
 """Frames that a trail is long."""
@@ -59,6 +59,7 @@ def track_video(
     """
     with ExitStack() as stack:
         images = stack.enter_context(closing(source.images))
+        images = stack.enter_context(closing(read_ahead(images)))
         images, broken = _up_to_defect(images)
         interrupted = stack.enter_context(_interruptible())
         text_file = stack.enter_context(stack.enter_context(whole_file(tracks)).open("w"))

@@ -21,7 +21,7 @@ def build_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim
         lr=settings.learning_rate,
         betas=settings.betas,
         weight_decay=settings.weight_decay,
-        foreach=True,
+        fused=True,
     )
 
 
