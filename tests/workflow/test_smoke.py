@@ -163,7 +163,8 @@ def test_trainings_wait_for_still_images(tmp_path):
     missing = snakemake(tmp_path, "-n", model, params=params)
     assert missing.returncode and "data/people/seqmaps/train.txt" in missing.stdout + missing.stderr
     (tmp_path / "data/people/seqmaps").mkdir(parents=True)
-    (tmp_path / "data/people/seqmaps/train.txt").write_text("name\n")
+    for ending in ("txt", "json"):
+        (tmp_path / f"data/people/seqmaps/train.{ending}").touch()
     result = snakemake(tmp_path, "-n", model, params=params)
     plan = result.stdout + result.stderr
     assert result.returncode == 0, plan[-2000:]
