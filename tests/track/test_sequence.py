@@ -23,6 +23,7 @@ from fdta.params import (
     TrackerSettings,
 )
 from fdta.track.detections import read_detections
+from fdta.track.run import track_folder
 from fdta.track.sequence import track_sequence, track_split
 
 torch.set_num_threads(1)
@@ -159,6 +160,41 @@ def test_split_is_tracked_to_files_and_told_line_by_line(tmp_path: Path, caplog:
         "b.npz",
         "b.txt",
     ]
+
+
+def test_an_interrupted_run_goes_on_with_the_next_sequence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a", "b"):
+        write_sequence(tmp_path / "data" / "test" / name, 2)
+    broken = tmp_path / "data/test/b/img1/00000002.png"
+    image = broken.read_bytes()
+    torch.manual_seed(0)
+    model = FDTA(SETTINGS).eval()
+    tracks = tmp_path / "tracks/dance/full/seed-0/test"
+
+    def track(settings: Settings = SETTINGS) -> list[str]:
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "fdta"):
+            track_folder(model, settings, "dance/full/seed-0", tmp_path / "data/test", tmp_path, None, CPU)
+        return [message.partition(":")[2].strip().rpartition(",")[0] for message in caplog.messages]
+
+    def interrupt() -> None:
+        broken.write_bytes(b"nothing")
+        with pytest.raises(InputError):
+            track()
+        broken.write_bytes(image)
+        assert not (tracks / "summary.json").exists()
+
+    assert track() == ["2 frames", "2 frames"]
+    whole = {path.name: path.read_bytes() for path in tracks.iterdir()}
+    assert set(whole) == {"a.txt", "b.txt", "summary.json"}
+    (tracks / "summary.json").unlink()
+    interrupt()
+    assert track() == ["", "2 frames"]  # a: tracked before
+    assert {path.name: path.read_bytes() for path in tracks.iterdir()} == whole
+    (tracks / "summary.json").unlink()
+    interrupt()
+    other = dataclasses.replace(SETTINGS, tracker=dataclasses.replace(SETTINGS.tracker, newborn_threshold=0.1))
+    assert track(other) == ["2 frames", "2 frames"]
 
 
 def test_a_broken_image_is_named_and_leaves_no_file_of_its_sequence(tmp_path: Path) -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import torch
 
+from fdta.data.motchallenge import sequence_map_path
 from fdta.errors import InputError
 from fdta.files import digest, write_json
 from fdta.model import checkpoint
 from fdta.model.fdta import FDTA
-from fdta.params import Params, Run, Settings
-from fdta.track.sequence import track_split
+from fdta.params import Params, Run, Settings, settings_to_dict
+from fdta.sources import code_digest
+from fdta.track.sequence import Unfinished, track_split
+
+UNFINISHED = ".unfinished.json"
+"""Record among the tracks of a run that has not come to its end."""
 
 
 def load_run(
@@ -58,11 +65,26 @@ def track_folder(
 ) -> None:
     """Track the sequences of `folder` to ``tracks/RUN/SPLIT`` and ``detections/RUN/SPLIT``, or to `output` instead.
 
-    ``summary.json`` beside the tracks is written last and stands for them: it has their digest.
+    A killed run goes on with the next sequence. ``summary.json`` beside the tracks is written last and stands for them:
+    it has their digest.
     """
     tracks = output or root / "tracks" / name / folder.name
     detections = output / "detections" if output else root / "detections" / name / folder.name
-    track_split(model, folder, tracks, detections, settings, device)
+    unfinished = Unfinished(tracks / UNFINISHED, _origin(model, settings, folder, device))
+    track_split(model, folder, tracks, detections, settings, device, unfinished)
     summary = {"run": name, "folder": str(folder), "assignment": settings.tracker.assignment}
     summary |= {"tracks": digest(tracks, "*.txt"), "detections": digest(detections, "*.npz")}
     write_json(tracks / "summary.json", summary)
+    unfinished.end()
+
+
+def _origin(model: FDTA, settings: Settings, folder: Path, device: torch.device) -> str:
+    """What tracks are made of: weights, settings, data, code and kind of device."""
+    found = hashlib.sha256(json.dumps(settings_to_dict(settings)).encode())
+    for name, tensor in model.state_dict().items():
+        found.update(f"{name} {tensor.dtype}".encode())
+        found.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    split = sequence_map_path(folder).with_suffix(".json")
+    data = split.read_text() if split.is_file() else ""
+    found.update(f"{folder.absolute()} {data} {code_digest(('fdta.track.run',))} {device.type}".encode())
+    return found.hexdigest()

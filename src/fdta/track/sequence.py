@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,8 @@ from tqdm import tqdm
 
 from fdta.data.images import resize, resized_size, to_network
 from fdta.data.motchallenge import Boxes, Sequence, read_split, write_boxes
+from fdta.errors import InputError
+from fdta.files import write_json
 from fdta.model.detector import LayerOutput
 from fdta.model.fdta import FDTA
 from fdta.params import Settings, TrackerSettings
@@ -24,6 +27,36 @@ logger = logging.getLogger(__name__)
 CPU = torch.device("cpu")
 
 
+class Unfinished:
+    """Record of a run over a split that has not come to its end, so that a killed one goes on with the next sequence.
+
+    Args:
+        path: the record.
+        origin: what the tracks are made of; a record of another origin is not gone on from.
+
+    Raises:
+        InputError: the record cannot be read.
+    """
+
+    def __init__(self, path: Path, origin: str) -> None:
+        self.path, self.origin = path, origin
+        try:
+            record = json.loads(path.read_text()) if path.is_file() else {}
+        except ValueError:
+            raise InputError(f"{path}: broken JSON; remove the file, and all sequences are tracked anew") from None
+        self.sequences: list[str] = record["sequences"] if record.get("origin") == origin else []
+        """Names of the finished sequences."""
+
+    def finish(self, name: str) -> None:
+        """Note that sequence `name` is finished: its files are written."""
+        self.sequences.append(name)
+        write_json(self.path, {"origin": self.origin, "sequences": self.sequences})
+
+    def end(self) -> None:
+        """Remove the record: all is finished."""
+        self.path.unlink(missing_ok=True)
+
+
 def track_split(
     model: FDTA,
     folder: Path,
@@ -31,6 +64,7 @@ def track_split(
     detections_folder: Path,
     settings: Settings,
     device: torch.device,
+    unfinished: Unfinished | None = None,
 ) -> None:
     """Track every sequence of a split, to ``tracks_folder/SEQUENCE.txt`` and ``detections_folder/SEQUENCE.npz``.
 
@@ -41,6 +75,7 @@ def track_split(
         detections_folder: where the detections go, as `write_detections` writes them.
         settings: of the model.
         device: of the model.
+        unfinished: tells which sequences are finished already and left alone, and is told of each that is.
 
     Raises:
         InputError: the split or an image of it cannot be read.
@@ -48,11 +83,16 @@ def track_split(
     sequences = tqdm(read_split(folder), unit="sequence", disable=None)  # None: only on a terminal
     for sequence in sequences:
         sequences.set_postfix_str(sequence.name)
+        if unfinished and sequence.name in unfinished.sequences:
+            logger.info("%s: tracked before", sequence.name)
+            continue
         tracks_path = tracks_folder / f"{sequence.name}.txt"
         detections_path = detections_folder / f"{sequence.name}.npz"
         tracks, detections = track_sequence(model, sequence, settings, device)
         write_detections(detections_path, detections)
         write_boxes(tracks_path, tracks)
+        if unfinished:
+            unfinished.finish(sequence.name)
         if sequences.disable:
             identities = len(np.unique(tracks.identities))
             logger.info("%s: %d frames, %d tracks", sequence.name, sequence.frames, identities)
