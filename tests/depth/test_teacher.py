@@ -150,7 +150,7 @@ def test_command(split, weights, tmp_path, capsys) -> None:
     params.write_text(
         "benchmark: mine\nvariants: {full: {}}\ntables: {}\nbenchmarks:\n  mine:\n    note: n\n    settings: {}\n"
         "    datasets: {own: {title: t, splits: {train: 2}, test_split: train, validation_split: train,"
-        " teacher_size: small, teacher_weights: none.pth}}\n"
+        " teacher_size: small, teacher_input_size: 28, teacher_weights: none.pth}}\n"
     )
     output = tmp_path / "depth-train.json"
     command = ["depth", "own", "train", "--root", str(tmp_path), "--params", str(params), "--output", str(output)]
