@@ -24,7 +24,7 @@ from fdta.params import (
 )
 from fdta.track.detections import read_detections
 from fdta.track.run import track_folder
-from fdta.track.sequence import track_sequence, track_split
+from fdta.track.sequence import Part, track_sequence, track_split
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -195,6 +195,38 @@ def test_an_interrupted_run_goes_on_with_the_next_sequence(tmp_path: Path, caplo
     interrupt()
     other = dataclasses.replace(SETTINGS, tracker=dataclasses.replace(SETTINGS.tracker, newborn_threshold=0.1))
     assert track(other) == ["2 frames", "2 frames"]
+
+
+def test_parts_give_what_one_run_gives(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a", "b", "c"):
+        write_sequence(tmp_path / "data" / "test" / name, 2)
+    torch.manual_seed(0)
+    model = FDTA(SETTINGS).eval()
+
+    def track(output: str, part: str | None = None) -> list[str]:
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "fdta"):
+            share = Part.parse(part) if part else None
+            track_folder(model, SETTINGS, "r", tmp_path / "data/test", tmp_path, tmp_path / output, CPU, share)
+        return [message.partition(",")[0] for message in caplog.messages]
+
+    track("whole")
+    assert track("parts", "1/2") == ["a: 2 frames", "c: 2 frames"]
+    assert track("parts", "2/2") == ["b: 2 frames"]
+    assert not (tmp_path / "parts/summary.json").exists()
+    assert track("parts") == ["a: tracked before", "b: tracked before", "c: tracked before"]
+    for path in (tmp_path / "whole").iterdir():
+        if path.is_file():
+            assert (tmp_path / "parts" / path.name).read_bytes() == path.read_bytes()
+    assert {path.name for path in (tmp_path / "parts").iterdir()} == {
+        path.name for path in (tmp_path / "whole").iterdir()
+    }
+
+
+@pytest.mark.parametrize("text", ["3/2", "0/2", "2", "a/b", "1/0"])
+def test_a_part_that_is_none(text: str) -> None:
+    with pytest.raises(InputError, match="--part"):
+        Part.parse(text)
 
 
 def test_a_broken_image_is_named_and_leaves_no_file_of_its_sequence(tmp_path: Path) -> None:

@@ -28,6 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--video", type=Path, metavar="FILE", help="annotated video to write, H.264 in MP4")
     parser.add_argument("--json", type=Path, metavar="FILE", help="file to write with a line of JSON a frame")
     parser.add_argument("--show-scores", action="store_true", help="write scores into the annotated video")
+    parser.add_argument(
+        "--part",
+        metavar="I/N",
+        help="of a folder of sequences, track the I-th of N shares; the command without --part joins them in the end",
+    )
     add_compute(parser)
     add_precision(parser)
     add_params(parser)
@@ -39,6 +44,7 @@ def _track(options: argparse.Namespace) -> None:
     from fdta.model.inference import optimized, precision
     from fdta.track.live import Tracker
     from fdta.track.run import load_run, track_folder
+    from fdta.track.sequence import Part
     from fdta.track.source import is_split, open_source
     from fdta.track.video import track_video
 
@@ -50,13 +56,16 @@ def _track(options: argparse.Namespace) -> None:
     device = choose_device(options.device, options.threads)
     dtype = precision(options.dtype, device)
     split = is_split(Path(options.input))
+    part = None if options.part is None else Part.parse(options.part)
+    if part and not split:
+        raise InputError(f"{options.input}: --part shares out a folder of sequences, and this is none")
     if split and (options.video or options.json):
         raise InputError(f"{options.input}: a folder of sequences; --video and --json want one sequence or video")
     source = None if split else open_source(options.input)
     model, settings, name = load_run(options.weights, options.root, options.params, options.benchmark, device)
     model = optimized(model, dtype)
     if source is None:
-        track_folder(model, settings, name, Path(options.input), options.root, options.output, device)
+        track_folder(model, settings, name, Path(options.input), options.root, options.output, device, part)
         return
     tracks = options.output or options.root / "tracks" / name / f"{source.name}.txt"
     written = [path for path in (tracks, options.video, options.json) if path]

@@ -15,10 +15,15 @@ from fdta.model import checkpoint
 from fdta.model.fdta import FDTA
 from fdta.params import Params, Run, Settings, settings_to_dict
 from fdta.sources import code_digest
-from fdta.track.sequence import Unfinished, track_split
+from fdta.track.sequence import Part, Unfinished, track_split
 
 UNFINISHED = ".unfinished.json"
 """Record among the tracks of a run that has not come to its end."""
+
+
+def part_record(part: Part) -> str:
+    """Name of the record of a part, among the tracks; it is there when the part is finished."""
+    return f".unfinished-{part.number}-of-{part.count}.json"
 
 
 def load_run(
@@ -62,16 +67,25 @@ def track_folder(
     root: Path,
     output: Path | None,
     device: torch.device,
+    part: Part | None = None,
 ) -> None:
     """Track the sequences of `folder` to ``tracks/RUN/SPLIT`` and ``detections/RUN/SPLIT``, or to `output` instead.
 
     A killed run goes on with the next sequence. ``summary.json`` beside the tracks is written last and stands for them:
     it has their digest.
+
+    Several processes, also on several machines, may share the sequences: each tracks its `part`, and a last call
+    without a part finds all of them finished and writes the summary.
     """
     tracks = output or root / "tracks" / name / folder.name
     detections = output / "detections" if output else root / "detections" / name / folder.name
-    unfinished = Unfinished(tracks / UNFINISHED, _origin(model, settings, folder, device))
-    track_split(model, folder, tracks, detections, settings, device, unfinished)
+    record = tracks / (UNFINISHED if part is None else part_record(part))
+    others = [path for path in tracks.glob(".unfinished*.json") if path != record]
+    unfinished = Unfinished(record, _origin(model, settings, folder, device), others)
+    track_split(model, folder, tracks, detections, settings, device, unfinished, part)
+    if part is not None:
+        unfinished.keep()
+        return
     summary = {"run": name, "folder": str(folder), "assignment": settings.tracker.assignment}
     summary |= {"tracks": digest(tracks, "*.txt"), "detections": digest(detections, "*.npz")}
     write_json(tracks / "summary.json", summary)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,28 +34,57 @@ class Unfinished:
     Args:
         path: the record.
         origin: what the tracks are made of; a record of another origin is not gone on from.
+        others: records of parts of the run.
 
     Raises:
-        InputError: the record cannot be read.
+        InputError: a record cannot be read.
     """
 
-    def __init__(self, path: Path, origin: str) -> None:
-        self.path, self.origin = path, origin
-        try:
-            record = json.loads(path.read_text()) if path.is_file() else {}
-        except ValueError:
-            raise InputError(f"{path}: broken JSON; remove the file, and all sequences are tracked anew") from None
-        self.sequences: list[str] = record["sequences"] if record.get("origin") == origin else []
+    def __init__(self, path: Path, origin: str, others: Iterable[Path] = ()) -> None:
+        self.path, self.origin, self.others = path, origin, tuple(others)
+        self.sequences: list[str] = []
         """Names of the finished sequences."""
+        for each in (path, *self.others):
+            try:
+                record = json.loads(each.read_text()) if each.is_file() else {}
+            except ValueError:
+                raise InputError(f"{each}: broken JSON; remove the file, and its sequences are tracked anew") from None
+            if record.get("origin") == origin:
+                self.sequences += record["sequences"]
 
     def finish(self, name: str) -> None:
         """Note that sequence `name` is finished: its files are written."""
         self.sequences.append(name)
+        self.keep()
+
+    def keep(self) -> None:
+        """Write the record."""
         write_json(self.path, {"origin": self.origin, "sequences": self.sequences})
 
     def end(self) -> None:
-        """Remove the record: all is finished."""
-        self.path.unlink(missing_ok=True)
+        """Remove the record and those of the parts: all is finished."""
+        for path in (self.path, *self.others):
+            path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A share of the sequences of a split: the `number`-th, from 1, of `count` that are about as large."""
+
+    number: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Part:
+        """Part of the form ``2/8``.
+
+        Raises:
+            InputError: it has another form, or the number is none of 1..count.
+        """
+        number, slash, count = text.partition("/")
+        if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+            raise InputError(f"--part {text}: give NUMBER/COUNT, from 1/COUNT to COUNT/COUNT")
+        return cls(int(number), int(count))
 
 
 def track_split(
@@ -65,6 +95,7 @@ def track_split(
     settings: Settings,
     device: torch.device,
     unfinished: Unfinished | None = None,
+    part: Part | None = None,
 ) -> None:
     """Track every sequence of a split, to ``tracks_folder/SEQUENCE.txt`` and ``detections_folder/SEQUENCE.npz``.
 
@@ -76,11 +107,15 @@ def track_split(
         settings: of the model.
         device: of the model.
         unfinished: tells which sequences are finished already and left alone, and is told of each that is.
+        part: the share of the sequences to track; None: all.
 
     Raises:
         InputError: the split or an image of it cannot be read.
     """
-    sequences = tqdm(read_split(folder), unit="sequence", disable=None)  # None: only on a terminal
+    part = part or Part(1, 1)
+    sequences = tqdm(
+        read_split(folder)[part.number - 1 :: part.count], unit="sequence", disable=None
+    )  # None: only on a terminal
     for sequence in sequences:
         sequences.set_postfix_str(sequence.name)
         if unfinished and sequence.name in unfinished.sequences:
