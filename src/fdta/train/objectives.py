@@ -143,13 +143,14 @@ def detect(model: FDTA, batch: ClipBatch, settings: Settings) -> DetectorOutput:
         [clip * length + torch.randperm(length)[: settings.training.gradient_frames] for clip in range(batch.clips)]
     )
     rest = torch.tensor(sorted(set(range(batch.clips * length)) - set(chosen.tolist())), dtype=torch.long)
-    outputs = [model.detector(batch.images[chosen], batch.padding[chosen])]
+    # Before what is recorded for the gradient fills the memory.
     with torch.no_grad():
-        outputs += [
+        others = [
             model.detector(batch.images[part], batch.padding[part])
             for part in rest.split(settings.training.no_gradient_chunk)
             if len(part)
         ]
+    outputs = [model.detector(batch.images[chosen], batch.padding[chosen]), *others]
     return _in_order(outputs, torch.cat([chosen, rest]).argsort())
 
 
