@@ -182,15 +182,15 @@ def detect(
     drawn = [torch.randperm(length, generator=generator) for _ in range(world_size() * batch.clips)][_own(batch)]
     chosen = torch.cat([clip * length + order[: settings.training.gradient_frames] for clip, order in enumerate(drawn)])
     rest = torch.tensor(sorted(set(range(batch.clips * length)) - set(chosen.tolist())), dtype=torch.long)
-    with autocast(batch, settings.training):
-        outputs = [model.detector(batch.images[chosen], batch.padding[chosen])]
-    # A block of its own: autocast keeps what it cast while gradients are on.
+    # Before what is recorded for the gradient fills the memory; a block of its own, as autocast keeps what it cast.
     with torch.no_grad(), autocast(batch, settings.training):
-        outputs += [
+        others = [
             model.detector(batch.images[part], batch.padding[part])
             for part in rest.split(settings.training.no_gradient_chunk)
             if len(part)
         ]
+    with autocast(batch, settings.training):
+        outputs = [model.detector(batch.images[chosen], batch.padding[chosen]), *others]
     return in_full(_in_order(outputs, torch.cat([chosen, rest]).argsort()))
 
 
