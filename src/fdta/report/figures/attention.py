@@ -19,8 +19,8 @@ def attention_weights(modules: Iterable[nn.MultiheadAttention]) -> Iterator[list
     weights: list[Tensor] = []
 
     def watch(module: nn.MultiheadAttention, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
-        # forward itself, because a call would be watched again.
-        weights.append(module.forward(*arguments, **{**options, "need_weights": True})[1])
+        # torch's own forward: ours gives no weights, and a call would be watched again.
+        weights.append(nn.MultiheadAttention.forward(module, *arguments, **{**options, "need_weights": True})[1])
 
     hooks = [module.register_forward_pre_hook(watch, with_kwargs=True) for module in modules]
     try:
