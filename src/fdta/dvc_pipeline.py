@@ -93,14 +93,16 @@ def _dataset_stages(params: Params, dataset: str) -> dict[str, Any]:
     baselines = [run for run in table_baselines(params) if run.dataset == dataset]
     settings = [params.settings(dataset, run.variant) for run in runs]
     folder = f"data/{dataset}"
-    trained = {data.validation_split, *params.settings(dataset, DETECTOR).training_splits}
-    trained |= {split for variant in settings for split in variant.training_splits}
+    trainings = [params.settings(dataset, DETECTOR), *settings]
+    trained = {data.validation_split, *(split for s in trainings for split in s.training_splits)}
     submitted = [run for run in submission_runs(params) if run.dataset == dataset]
     server_split = params.submission_split(dataset) if submitted else None
     splits = [s for s in data.splits if s in trained or (s in (data.test_split, server_split) and runs)]
     deep = [split for split in data.splits if any(s.spatial.enabled and split in s.training_splits for s in settings)]
     if dataset in figure_datasets(params) and data.validation_split not in deep:
         deep.append(data.validation_split)
+    read = [f"{folder}/{split}" for split in splits if split in trained]
+    read += [f"data/{name}" for name in sorted({name for s in trainings for name in s.clip.stills})]
     start = data.detector_start
     detector_start = f"models/{start}/detector.pt" if start in benchmark.datasets else start
     sequence_maps = {split: f"{folder}/seqmaps/{split}.txt" for split in splits}
@@ -125,7 +127,7 @@ def _dataset_stages(params: Params, dataset: str) -> dict[str, Any]:
         [detector],
         [
             f"settings/{dataset}/detector.json",
-            *(f"{folder}/{split}" for split in splits if split in trained),
+            *read,
             *([detector_start] if detector_start else []),
         ],
         [detector],
@@ -138,7 +140,7 @@ def _dataset_stages(params: Params, dataset: str) -> dict[str, Any]:
         models,
         [
             *dict.fromkeys(f"settings/{dataset}/{run.variant}/train.json" for run in runs),
-            *(f"{folder}/{split}" for split in splits if split in trained),
+            *read,
             *([f"{folder}/depth"] if deep else []),
             detector,
         ],
