@@ -1,7 +1,7 @@
 """Multi-scale deformable attention (Deformable DETR, eq. 3): one function, and the ways to compute it.
 
-With a gradient: `grid_sample`, level by level. Without one on a CPU: weighted sums of table rows (`embedding_bag`),
-which make no tensor of samples. On CUDA: a Triton kernel (`fdta.model.deformable_kernel`), where Triton is there.
+On a CPU: weighted sums of table rows (`embedding_bag`), which make no tensor of samples, and for the gradient
+`grid_sample`, level by level. On CUDA: a Triton kernel (`fdta.model.deformable_kernel`), where Triton is there.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -185,8 +186,11 @@ class DeformableAttention(nn.Module):
             locations = references + offsets / sizes[:, None]
         else:
             locations = references[..., :2] + offsets * references[..., 2:] * (0.5 / self.points)
-        kernel = deformable_kernel.attend if deformable_kernel.usable(values.cells) else deformable_attention
-        return self.output(kernel(values.cells, values.shapes, locations, weights))
+        if deformable_kernel.usable(values.cells):
+            attend = deformable_kernel.attend
+        else:
+            attend = _OneLevelAtATime.apply if values.cells.device.type == "cpu" else deformable_attention
+        return self.output(attend(values.cells, values.shapes, locations, weights))
 
     def _read(self, queries: Tensor, references: Tensor, table: Table) -> Tensor:
         """Weighted sums of the table's rows, (B, Q, d)."""
@@ -208,6 +212,34 @@ class DeformableAttention(nn.Module):
             scales = (references[..., 2:] * sizes * (0.5 / self.points))[:, :, None, :, None]
             x, y = torch.addcmul(centers[..., 0], x, scales[..., 0]), torch.addcmul(centers[..., 1], y, scales[..., 1])
         return table.attend(x, y, weights)
+
+
+class _OneLevelAtATime(torch.autograd.Function):
+    """`deformable_attention` that keeps no samples: the gradient takes them once more, level by level."""
+
+    @staticmethod
+    def forward(context: Any, value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
+        context.save_for_backward(value, locations, weights)
+        context.shapes = shapes
+        x, y = (locations * _sizes(tuple(shapes), locations.device).to(locations.dtype)[:, None] - 0.5).unbind(-1)
+        return Table(value.to(locations.dtype), shapes).attend(x, y, weights)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        value, locations, weights = context.saved_tensors
+        levels = value.split([height * width for height, width in context.shapes], 1)
+        gradients = []
+        for level, shape in enumerate(context.shapes):
+            one = slice(level, level + 1)
+            inputs = [
+                x.detach().requires_grad_() for x in (levels[level], locations[..., one, :, :], weights[..., one, :])
+            ]
+            with torch.enable_grad():
+                attended = deformable_attention(inputs[0], [shape], *inputs[1:])
+            gradients.append(torch.autograd.grad(attended, inputs, gradient))
+        of_value, of_locations, of_weights = zip(*gradients, strict=True)
+        return torch.cat(of_value, 1), None, torch.cat(of_locations, -3), torch.cat(of_weights, -2)
 
 
 @functools.lru_cache(maxsize=16)
