@@ -6,7 +6,7 @@ import multiprocessing
 import resource
 import statistics
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -279,10 +279,11 @@ def compare_inference(
     ours_scores = OnlineTracker.scores_of(ours)
     with torch.inference_mode():
         detected, identified = (
-            _by_turns((lambda: ours.detector(images), lambda: reference.detect(images)), repeats, _clock(device)),
-            _by_turns(
-                (lambda: ours_scores(*arguments), lambda: reference.id_logits(*arguments)), repeats, _clock(device)
-            ),
+            _compared(calls, repeats, _clock(device))
+            for calls in (
+                (lambda: ours.detector(images), lambda: reference.detect(images)),
+                (lambda: ours_scores(*arguments), lambda: reference.id_logits(*arguments)),
+            )
         )
         mine, theirs = ours.detector(images), reference.detect(images)
         pairs = {
@@ -355,16 +356,8 @@ def measure_training(steps: TrainingSteps, repeats: int, reference: Path | None 
     """
     _at_least_one(repeats)
     taken = steps.both(reference)
-    clock = _clock(steps.device)
-    measured: list[list[float]] = [[] for _ in taken]
     _forget_peak(steps.device)
-    for turn in range(repeats + 1):
-        for step, spans in zip(taken, measured, strict=True):
-            start = clock()
-            step()
-            seconds = clock() - start
-            if turn:
-                spans.append(1000 * seconds)
+    measured, busy = _by_turns(taken, repeats, _clock(steps.device))
     result = {
         "size": list(steps.size),
         "objects": steps.objects,
@@ -375,11 +368,11 @@ def measure_training(steps: TrainingSteps, repeats: int, reference: Path | None 
     if reference is None:
         result["ours"] = _summary(measured[0]) | {"peak_mebibytes": _peak(steps.device)}
     else:
-        del taken, step
+        del taken
         ours, theirs = (_alone(steps.peak, which, threads) for which in (None, reference))
         result["ours"] = _summary(measured[0]) | {"peak_mebibytes": ours}
         result["published"] = _summary(measured[1]) | {"peak_mebibytes": theirs}
-        result["ratio"] = _ratios(*measured) | {"memory": theirs / ours}
+        result["ratio"] = _ratios(measured, busy) | {"memory": theirs / ours}
     return result | {"machine": machine(), "threads": threads}
 
 
@@ -445,14 +438,12 @@ def drawn_frames(size: tuple[int, int], frames: int) -> Iterator[DrawnFrames]:
 
 
 def _by_turns(
-    calls: tuple[Callable[[], object], Callable[[], object]], repeats: int, clock: Callable[[], float]
-) -> dict[str, Any]:
-    """Milliseconds of our and the published call, by turns to meet the same load; the first does not count.
-
-    The ratio `processor` is of the processor's time in this process, which other processes disturb less.
-    """
-    measured: tuple[list[float], list[float]] = ([], [])
-    busy: tuple[list[float], list[float]] = ([], [])
+    calls: Sequence[Callable[[], object]], repeats: int, clock: Callable[[], float]
+) -> tuple[list[list[float]], list[list[float]]]:
+    """Milliseconds and the processor's seconds of each call, by turns to meet the same load; the first turn is to warm
+    up."""
+    measured: list[list[float]] = [[] for _ in calls]
+    busy: list[list[float]] = [[] for _ in calls]
     for turn in range(repeats + 1):
         for call, spans, work in zip(calls, measured, busy, strict=True):
             start, began = clock(), process_time()
@@ -460,15 +451,23 @@ def _by_turns(
             if turn:
                 spans.append(1000 * (clock() - start))
                 work.append(process_time() - began)
-    ours, published = measured
-    ratio = _ratios(ours, published) | {"processor": statistics.median(busy[1]) / statistics.median(busy[0])}
-    return {"ours": _summary(ours), "published": _summary(published), "ratio": ratio}
+    return measured, busy
 
 
-def _ratios(ours: list[float], published: list[float]) -> dict[str, float]:
+def _compared(calls: Sequence[Callable[[], object]], repeats: int, clock: Callable[[], float]) -> dict[str, Any]:
+    """Milliseconds of our and the published call, and their ratios."""
+    measured, busy = _by_turns(calls, repeats, clock)
+    ours, published = map(_summary, measured)
+    return {"ours": ours, "published": published, "ratio": _ratios(measured, busy)}
+
+
+def _ratios(measured: list[list[float]], busy: list[list[float]]) -> dict[str, float]:
+    """Published / ours; `processor` is of the processor's time in this process, which others disturb less."""
+    (ours, published), (our_work, their_work) = measured, busy
     return {
         "median": statistics.median(published) / statistics.median(ours),
         "smallest": min(published) / min(ours),
+        "processor": statistics.median(their_work) / statistics.median(our_work),
     }
 
 

@@ -189,7 +189,7 @@ class DeformableAttention(nn.Module):
         if deformable_kernel.usable(values.cells):
             attend = deformable_kernel.attend
         else:
-            attend = _OneLevelAtATime.apply if values.cells.device.type == "cpu" else deformable_attention
+            attend = _WithoutSamples.apply if values.cells.device.type == "cpu" else deformable_attention
         return self.output(attend(values.cells, values.shapes, locations, weights))
 
     def _read(self, queries: Tensor, references: Tensor, table: Table) -> Tensor:
@@ -214,32 +214,43 @@ class DeformableAttention(nn.Module):
         return table.attend(x, y, weights)
 
 
-class _OneLevelAtATime(torch.autograd.Function):
-    """`deformable_attention` that keeps no samples: the gradient takes them once more, level by level."""
+class _WithoutSamples(torch.autograd.Function):
+    """`deformable_attention` that keeps no samples: the gradient takes them anew, one level of one image at a time."""
 
     @staticmethod
     def forward(context: Any, value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
+        value = value.to(locations.dtype)
         context.save_for_backward(value, locations, weights)
         context.shapes = shapes
         x, y = (locations * _sizes(tuple(shapes), locations.device).to(locations.dtype)[:, None] - 0.5).unbind(-1)
-        return Table(value.to(locations.dtype), shapes).attend(x, y, weights)
+        return Table(value, shapes).attend(x, y, weights)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         value, locations, weights = context.saved_tensors
-        levels = value.split([height * width for height, width in context.shapes], 1)
-        gradients = []
-        for level, shape in enumerate(context.shapes):
-            one = slice(level, level + 1)
-            inputs = [
-                x.detach().requires_grad_() for x in (levels[level], locations[..., one, :, :], weights[..., one, :])
-            ]
-            with torch.enable_grad():
-                attended = deformable_attention(inputs[0], [shape], *inputs[1:])
-            gradients.append(torch.autograd.grad(attended, inputs, gradient))
-        of_value, of_locations, of_weights = zip(*gradients, strict=True)
-        return torch.cat(of_value, 1), None, torch.cat(of_locations, -3), torch.cat(of_weights, -2)
+        of_value, of_locations, of_weights = (torch.empty_like(x) for x in (value, locations, weights))
+        heads_and_channels = value.shape[2:]
+        bilinear, zeros = 0, 0
+        for image, arriving in enumerate(gradient):
+            # Heads, channels, (points,) queries: what is next to each other is read one after the other.
+            arriving = arriving.t().contiguous().unflatten(0, heads_and_channels)[:, :, None]
+            shares = weights[image].permute(2, 1, 3, 0).contiguous()
+            start = 0
+            for level, shape in enumerate(context.shapes):
+                cells = slice(start, start + math.prod(shape))
+                table = value[image, cells].flatten(1).t().contiguous().view(*heads_and_channels, *shape)
+                grid = (2 * locations[image, :, :, level] - 1).permute(1, 2, 0, 3).contiguous()
+                samples = F.grid_sample(table, grid, padding_mode="zeros", align_corners=False)
+                of_weights[image, :, :, level] = (samples * arriving).sum(1).permute(2, 0, 1)
+                of_samples = torch.mul(arriving, shares[level, :, None], out=samples)
+                of_table, of_grid = torch.ops.aten.grid_sampler_2d_backward(
+                    of_samples, table, grid, bilinear, zeros, False, [True, True]
+                )
+                of_value[image, cells] = of_table.flatten(2).permute(2, 0, 1)
+                of_locations[image, :, :, level] = 2 * of_grid.permute(2, 0, 1, 3)
+                start = cells.stop
+        return of_value, None, of_locations, of_weights
 
 
 @functools.lru_cache(maxsize=16)

@@ -58,6 +58,8 @@ def optimized_detector(detector: DeformableDetector, dtype: torch.dtype = torch.
 @torch.no_grad()
 def _optimize(detector: DeformableDetector, dtype: torch.dtype) -> None:
     _fuse(detector)
+    if dtype == torch.float32:
+        return
     for name, part in detector.named_children():
         if name not in PRECISE:
             for module in part.modules():

@@ -52,7 +52,7 @@ def linear(tokens: Tensor, weight: Tensor, bias: Tensor | None, activation: str 
     elif tokens.numel() * len(weight) < SMALL:
         output = F.linear(tokens, weight, bias)
     else:
-        output = _RecordedLinear.apply(tokens, weight, bias)
+        return _RecordedLinear.apply(tokens, weight, bias, activation)
     return output if activation == "none" else output.relu()
 
 
@@ -61,24 +61,28 @@ def _multiply(tokens: Tensor, weight: Tensor, bias: Tensor | None = None, activa
 
 
 class _RecordedLinear(torch.autograd.Function):
-    """`torch.nn.functional.linear` by oneDNN, with its gradients."""
+    """`linear` by oneDNN, with its gradients."""
 
     @staticmethod
-    def forward(context: Any, tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        context.save_for_backward(tokens, weight)
+    def forward(context: Any, tokens: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+        output = _multiply(tokens, weight, bias, activation)
+        context.save_for_backward(tokens, weight, output if activation == "relu" else None)
         context.has_bias = bias is not None
-        return _multiply(tokens, weight, bias)
+        return output
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        tokens, weight = context.saved_tensors
-        of_tokens, of_weight, of_bias = context.needs_input_grad
+        tokens, weight, output = context.saved_tensors
+        of_tokens, of_weight, of_bias, _ = context.needs_input_grad
+        if output is not None:
+            gradient = torch.ops.aten.threshold_backward(gradient, output, 0)
         rows = gradient.reshape(-1, gradient.shape[-1])
         return (
             _multiply(gradient.contiguous(), weight.t()) if of_tokens else None,
             _multiply(rows.t(), tokens.reshape(-1, tokens.shape[-1]).t()) if of_weight else None,
             rows.sum(0) if context.has_bias and of_bias else None,
+            None,
         )
 
 
@@ -171,12 +175,12 @@ class _LongAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-        batch, heads, queries, channels = q.shape
+        batch, heads, queries, _ = q.shape
         context.dropout, context.seed = dropout, int(torch.randint(2**62, ())) if dropout else 0
         # oneDNN is a hundred times slower on rows that lie apart.
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
         values = v.transpose(2, 3).contiguous()
-        attended = q.new_empty(batch, queries, heads, channels)
+        attended = q.new_empty(batch, queries, heads, v.shape[-1])
         for image, head, part, kept in _pieces(q, k, dropout, context.seed):
             shares = _shares(q[image, head, part], k[image, head])
             if kept is not None:
