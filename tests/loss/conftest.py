@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,10 @@ torch.set_num_threads(1)
 
 FOREGROUND_WEIGHT = {"dancetrack": 6.0, "sportsmot": 7.0, "bft": 10.0}
 """Of the published configurations (MODEL.md, Spatial Adapter)."""
+
+
+def match_layers(layers: Sequence[LayerOutput], targets: Sequence[Targets], settings: LossSettings) -> list[Matching]:
+    return match([x.logits for x in layers], [x.boxes_cxcywh for x in layers], targets, settings)
 
 
 @dataclass
@@ -89,7 +94,7 @@ def golden(device: torch.device) -> GoldenLosses:
         Targets(boxes, identities) for boxes, identities in zip(tensors["gt_boxes"], tensors["gt_ids"], strict=True)
     ]
     settings = LossSettings(foreground_weight=FOREGROUND_WEIGHT[configuration])
-    matchings = [match(x.logits, x.boxes_cxcywh, targets, settings) for x in (*auxiliary, output)]
+    matchings = match_layers((*auxiliary, output), targets, settings)
     adapter = IdentityAdapter(tensors["embeddings"].shape[-1])
     fill_seeded(adapter, configuration, int(arrays["seed"]), "identity_adapter.")
     return GoldenLosses(
@@ -126,5 +131,5 @@ def scene() -> tuple[DetectorOutput, list[Targets], list[Matching]]:
         )
         for n in (3, 0, 1, 2)
     ]
-    matchings = [match(x.logits, x.boxes_cxcywh, targets, LossSettings()) for x in (*output.auxiliary, output)]
+    matchings = match_layers((*output.auxiliary, output), targets, LossSettings())
     return output, targets, matchings

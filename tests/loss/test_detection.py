@@ -74,7 +74,8 @@ def test_order_of_targets_does_not_matter(scene) -> None:
     output, targets, matchings = scene
     order = torch.tensor([2, 0, 1])
     permuted = [Targets(targets[0].boxes_cxcywh[order], targets[0].identities[order]), *targets[1:]]
-    again = [match(x.logits, x.boxes_cxcywh, permuted, SETTINGS) for x in (*output.auxiliary, output)]
+    layers = (*output.auxiliary, output)
+    again = match([x.logits for x in layers], [x.boxes_cxcywh for x in layers], permuted, SETTINGS)
     for name, term in detection_loss(output, permuted, again, SETTINGS, 6).items():
         torch.testing.assert_close(term, detection_loss(output, targets, matchings, SETTINGS, 6)[name])
 
@@ -102,7 +103,7 @@ def test_without_objects(scene) -> None:
     for layer in layers:
         layer.logits.requires_grad_()
         layer.boxes_cxcywh.requires_grad_()
-    matchings = [match(x.logits, x.boxes_cxcywh, nothing, SETTINGS) for x in layers]
+    matchings = match([x.logits for x in layers], [x.boxes_cxcywh for x in layers], nothing, SETTINGS)
     terms = detection_loss(output, nothing, matchings, SETTINGS, 1)
     assert terms["l1"].item() == terms["giou"].item() == 0
     assert terms["classification"].item() > 0

@@ -34,7 +34,7 @@ def test_golden(golden) -> None:
 def test_is_the_cheapest_assignment(scene) -> None:
     output, targets, matchings = scene
     settings = LossSettings(classification=1.5, l1=4.0, giou=3.0, focal_alpha=0.3, focal_gamma=1.5)
-    matching = match(output.logits, output.boxes_cxcywh, targets, settings)
+    (matching,) = match([output.logits], [output.boxes_cxcywh], targets, settings)
 
     def cost(frame: int, query: int, box: torch.Tensor) -> float:
         p = 1 / (1 + math.exp(-output.logits[frame, query, 0]))
@@ -57,11 +57,20 @@ def test_is_the_cheapest_assignment(scene) -> None:
     assert pairs(matching) != pairs(matchings[0])
 
 
+def test_layers_are_matched_each_for_itself(scene) -> None:
+    output, targets, _ = scene
+    layers = [*output.auxiliary, output]
+    together = match([x.logits for x in layers], [x.boxes_cxcywh for x in layers], targets, LossSettings())
+    alone = [match([x.logits], [x.boxes_cxcywh], targets, LossSettings())[0] for x in layers]
+    assert [pairs(matching) for matching in together] == [pairs(matching) for matching in alone]
+    assert len({frozenset(pairs(matching)) for matching in alone}) > 1
+
+
 def test_permuted_targets_permute_the_matching(scene) -> None:
     output, targets, matchings = scene
     order = torch.tensor([2, 0, 1])
     permuted = [Targets(targets[0].boxes_cxcywh[order], targets[0].identities[order]), *targets[1:]]
-    again = match(output.logits, output.boxes_cxcywh, permuted, LossSettings())
+    (again,) = match([output.logits], [output.boxes_cxcywh], permuted, LossSettings())
 
     def identities(frames: list[Targets], matching: Matching) -> set[tuple[int, int, int]]:
         identity = torch.cat([frame.identities for frame in frames])[matching.targets]
@@ -78,14 +87,15 @@ def test_counts(scene) -> None:
     for name in ("frames", "queries", "targets"):
         assert getattr(matchings[-1], name).dtype == torch.long
 
-    few_queries = match(output.logits[:, :1], output.boxes_cxcywh[:, :1], targets, LossSettings())
+    (few_queries,) = match([output.logits[:, :1]], [output.boxes_cxcywh[:, :1]], targets, LossSettings())
     assert few_queries.frames.tolist() == [0, 2, 3]
     nothing = [Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long))] * 4
-    assert len(match(output.logits.float(), output.boxes_cxcywh.float(), nothing, LossSettings()).frames) == 0
+    (none,) = match([output.logits.float()], [output.boxes_cxcywh.float()], nothing, LossSettings())
+    assert len(none.frames) == 0
 
 
 def test_not_finite(scene) -> None:
     output, targets, _ = scene
     output.boxes_cxcywh[2, 3, 1] = math.nan
     with pytest.raises(FloatingPointError, match=r"frames \[2\]"):
-        match(output.logits, output.boxes_cxcywh, targets, LossSettings())
+        match([output.logits], [output.boxes_cxcywh], targets, LossSettings())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fdta.model.deformable_attention import DeformableAttention, Table, deformable_attention
+from fdta.model.deformable_attention import DeformableAttention, Table, _WithoutSamples, deformable_attention
 
 SHAPES = [(4, 6), (2, 3)]
 TOKENS = sum(height * width for height, width in SHAPES)
@@ -45,6 +45,18 @@ def test_equals_a_sum_over_points_and_cells() -> None:
 def test_gradients() -> None:
     value, locations, weights = (tensor.requires_grad_() for tensor in arguments(queries=2, channels=2, points=1))
     assert torch.autograd.gradcheck(lambda v, p, w: deformable_attention(v, SHAPES, p, w), (value, locations, weights))
+
+
+@pytest.mark.parametrize("dtype", [torch.double, torch.float])
+def test_gradients_without_samples_kept(dtype: torch.dtype) -> None:
+    given = [tensor.to(dtype).requires_grad_() for tensor in arguments()]
+    kept = deformable_attention(given[0], SHAPES, *given[1:])
+    not_kept = _WithoutSamples.apply(given[0], SHAPES, *given[1:])
+    torch.testing.assert_close(not_kept, kept)
+    arriving = torch.randn_like(kept)
+    gradients = [torch.autograd.grad(output, given, arriving) for output in (not_kept, kept)]
+    for mine, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, expected)
 
 
 def test_untrained_heads_look_their_own_way_in_steps_of_a_cell() -> None:

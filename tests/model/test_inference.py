@@ -11,7 +11,7 @@ from fdta.errors import InputError
 from fdta.model import inference
 from fdta.model.backbone import FrozenBatchNorm
 from fdta.model.fdta import FDTA
-from fdta.model.inference import FusedBlock, optimized, precision
+from fdta.model.inference import FusedBlock, optimized, optimized_detector, precision
 from fdta.params import Settings, settings_from_dict
 
 CPU = torch.device("cpu")
@@ -69,6 +69,22 @@ def test_the_model_itself_stays() -> None:
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert any(parameter.requires_grad for parameter in whole.parameters())
+
+
+def test_copy_of_a_training_detector_drops_out_as_it_does() -> None:
+    detector = model(tiny(norm="group")).detector
+    images = torch.randn(1, 3, 64, 96)
+
+    def twice() -> bool:
+        copied = optimized_detector(detector)
+        return torch.equal(copied(images).embeddings, copied(images).embeddings)
+
+    with torch.no_grad():
+        assert twice()
+        detector.train()
+        nn.init.normal_(detector.decoder[0].depth_attention.out_proj.weight)
+        assert not twice()
+    assert not any(parameter.requires_grad for parameter in optimized_detector(detector).parameters())
 
 
 def test_lower_precision_is_of_the_detector_and_not_of_its_boxes() -> None:

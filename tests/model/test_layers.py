@@ -43,6 +43,18 @@ def test_linear_of_lower_precision_gives_its_own() -> None:
     torch.testing.assert_close(output.float(), layer.float()(tokens), atol=0.05, rtol=0.05)
 
 
+def test_linear_in_mixed_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "SMALL", 0)
+    layer = Linear(16, 8)
+    tokens = torch.randn(5, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = layer(tokens)
+    assert output.dtype == torch.bfloat16
+    torch.testing.assert_close(output.float(), layer(tokens), atol=0.05, rtol=0.05)
+    output.float().sum().backward()
+    torch.testing.assert_close(layer.weight.grad, tokens.sum(0).expand(8, -1), atol=0.05, rtol=0.05)
+
+
 def masks(kind: str) -> dict[str, Tensor]:
     padding, hidden = torch.rand(2, 6) < 0.4, torch.rand(8, 5, 6) < 0.4
     padding[:, 0] = hidden[..., 0] = False

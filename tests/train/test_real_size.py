@@ -12,7 +12,7 @@ from fdta.cli import main
 from fdta.data.clips import ClipDataset
 from fdta.model import checkpoint
 from fdta.model.fdta import FDTA
-from fdta.train.objectives import TrackerObjective
+from fdta.train.objectives import TrackerObjective, detect
 from fdta.train.optimizer import clip_gradients
 
 
@@ -41,6 +41,24 @@ def test_mixed_precision_trains_nearly_as_float32_does(rendered, settings, preci
     assert found[1] != found[0]
     # The matching may choose other queries where two are nearly alike.
     assert found[1] == pytest.approx(found[0], rel=0.1)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_frames_without_gradient_in_a_precision_of_their_own(rendered, settings, precision):
+    training = dataclasses.replace(settings.training, gradient_frames=1, no_gradient_precision=precision)
+    settings = dataclasses.replace(settings, training=training)
+    data = ClipDataset(rendered / "data/smoke-dance", ("train",), settings, settings.history, True, False, 1, 0)
+    batch = first_batch(data)
+    torch.manual_seed(0)
+    model = FDTA(settings)
+    output = detect(model, batch, settings, torch.Generator().manual_seed(0))
+    (chosen,) = torch.randperm(settings.history, generator=torch.Generator().manual_seed(0))[:1].tolist()
+    with torch.no_grad():
+        expected = model.detector(batch.images, batch.padding).embeddings
+    off = (output.embeddings - expected).abs().amax((1, 2))
+    assert off[chosen] < 1e-4
+    others = torch.cat([off[:chosen], off[chosen + 1 :]])
+    assert others.max() < 1e-4 if precision == "float32" else others.min() > 1e-3
 
 
 def test_depth_is_float32_also_in_mixed_precision(rendered, settings):

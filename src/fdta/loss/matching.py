@@ -33,30 +33,24 @@ class Matching:
     which hence pairs up with ``logits[frames, queries]`` without a loop over frames."""
 
 
-def match(logits: Tensor, boxes_cxcywh: Tensor, targets: Sequence[Targets], settings: LossSettings) -> Matching:
-    """Match the predictions of one decoder layer to the ground truth at the least total cost per frame.
+@torch.no_grad()
+def match(
+    logits: Sequence[Tensor], boxes_cxcywh: Sequence[Tensor], targets: Sequence[Targets], settings: LossSettings
+) -> list[Matching]:
+    """Match the predictions of each decoder layer to the ground truth at the least total cost per frame.
 
     The cost of a pair is the change of the focal loss if the query is an object instead of none, plus L1 distance,
-    minus generalized IoU, with the weights of the losses.
+    minus generalized IoU, with the weights of the losses. All layers' costs go to the CPU at once, and the pairs back.
 
     Args:
-        logits: (B, Q, C).
-        boxes_cxcywh: (B, Q, 4) in 0..1, see `Targets`.
+        logits: (B, Q, C) of each layer.
+        boxes_cxcywh: (B, Q, 4) in 0..1 of each layer, see `Targets`.
         targets: B frames.
         settings: weights and focal parameters.
 
     Raises:
         FloatingPointError: a cost is not finite.
     """
-    (matching,) = match_layers([logits], [boxes_cxcywh], targets, settings)
-    return matching
-
-
-@torch.no_grad()
-def match_layers(
-    logits: Sequence[Tensor], boxes_cxcywh: Sequence[Tensor], targets: Sequence[Targets], settings: LossSettings
-) -> list[Matching]:
-    """`match` of several decoder layers, with one transfer to the CPU and one back."""
     counts = [len(frame.boxes_cxcywh) for frame in targets]
     truth = pad_sequence([frame.boxes_cxcywh for frame in targets], batch_first=True)
     costs = torch.stack([_costs(*layer, truth, settings) for layer in zip(logits, boxes_cxcywh, strict=True)])

@@ -44,6 +44,9 @@ if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_p
 
 def linear(tokens: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
     """`torch.nn.functional.linear` of (..., n) tokens in the weight's dtype, and then "none" or "relu"."""
+    if tokens.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        weight = weight.to(torch.get_autocast_dtype("cpu"))
+        bias = None if bias is None else bias.to(weight.dtype)
     tokens = tokens.to(weight.dtype)
     if not one_dnn(tokens) or not tokens.numel():
         output = F.linear(tokens, weight, bias)

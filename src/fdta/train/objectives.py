@@ -17,7 +17,7 @@ from fdta.loss.attributes import AttributeHeads, attribute_loss
 from fdta.loss.contrastive import identity_loss, match_quality
 from fdta.loss.depth import depth_loss
 from fdta.loss.detection import detection_loss, total
-from fdta.loss.matching import Matching, match_layers
+from fdta.loss.matching import Matching, match
 from fdta.model.detector import DeformableDetector, DetectorOutput, LayerOutput
 from fdta.model.fdta import FDTA
 from fdta.model.inference import PRECISIONS, optimized_detector
@@ -237,7 +237,7 @@ def matched(output: DetectorOutput, batch: ClipBatch, settings: Settings) -> lis
     """Matching of each decoder layer, the last layer's last."""
     layers: list[LayerOutput] = [*output.auxiliary, output]
     logits, boxes_cxcywh = [layer.logits for layer in layers], [layer.boxes_cxcywh for layer in layers]
-    return match_layers(logits, boxes_cxcywh, batch.targets, settings.loss)
+    return match(logits, boxes_cxcywh, batch.targets, settings.loss)
 
 
 def boxes_total(batch: ClipBatch) -> float:
