@@ -19,6 +19,8 @@ from fdta.model import deformable_kernel
 from fdta.model.layers import Linear, linear, recorded
 
 Shapes = list[tuple[int, int]]
+SAMPLES = 2**21
+"""Most sampled numbers in memory at once in the gradient on a CPU, about; those of one level and image at least."""
 
 
 def deformable_attention(
@@ -215,7 +217,7 @@ class DeformableAttention(nn.Module):
 
 
 class _WithoutSamples(torch.autograd.Function):
-    """`deformable_attention` that keeps no samples: the gradient takes them anew, one level of one image at a time."""
+    """`deformable_attention` that keeps no samples: the gradient takes them anew, a level of a few images at a time."""
 
     @staticmethod
     def forward(context: Any, value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
@@ -230,32 +232,37 @@ class _WithoutSamples(torch.autograd.Function):
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         value, locations, weights = context.saved_tensors
         of_value, of_locations, of_weights = (torch.empty_like(x) for x in (value, locations, weights))
-        heads_and_channels = value.shape[2:]
+        _, _, heads, channels = value.shape
+        queries, points = weights.shape[1], weights.shape[-1]
         bilinear, zeros = 0, 0
-        for image, arriving in enumerate(gradient):
-            # Heads, channels, (points,) queries: what is next to each other is read one after the other.
-            arriving = arriving.t().contiguous().unflatten(0, heads_and_channels)[:, :, None]
-            shares = weights[image].permute(2, 1, 3, 0).contiguous()
+        step = max(1, SAMPLES // (queries * heads * points * channels))
+        for first in range(0, len(value), step):
+            images = slice(first, first + step)
+            # Images and heads, channels, (points,) queries: what is next to each other is read one after the other.
+            arriving = gradient[images].transpose(1, 2).contiguous().view(-1, channels, 1, queries)
+            shares = weights[images].permute(3, 0, 2, 4, 1).flatten(1, 2)[:, :, None].contiguous()
+            grids = (2 * locations[images] - 1).permute(3, 0, 2, 4, 1, 5).flatten(1, 2).contiguous()
             start = 0
-            for level, shape in enumerate(context.shapes):
-                cells = slice(start, start + math.prod(shape))
-                table = value[image, cells].flatten(1).t().contiguous().view(*heads_and_channels, *shape)
-                grid = (2 * locations[image, :, :, level] - 1).permute(1, 2, 0, 3).contiguous()
-                samples = F.grid_sample(table, grid, padding_mode="zeros", align_corners=False)
-                of_weights[image, :, :, level] = (samples * arriving).sum(1).permute(2, 0, 1)
-                of_samples = torch.mul(arriving, shares[level, :, None], out=samples)
+            for level, (height, width) in enumerate(context.shapes):
+                cells = slice(start, start + height * width)
+                table = value[images, cells].flatten(2).transpose(1, 2).contiguous().view(-1, channels, height, width)
+                samples = F.grid_sample(table, grids[level], padding_mode="zeros", align_corners=False)
+                of_share = (samples * arriving).sum(1)
+                of_samples = torch.mul(arriving, shares[level], out=samples)
                 of_table, of_grid = torch.ops.aten.grid_sampler_2d_backward(
-                    of_samples, table, grid, bilinear, zeros, False, [True, True]
+                    of_samples, table, grids[level], bilinear, zeros, False, [True, True]
                 )
-                of_value[image, cells] = of_table.flatten(2).permute(2, 0, 1)
-                of_locations[image, :, :, level] = 2 * of_grid.permute(2, 0, 1, 3)
+                of_value[images, cells] = of_table.flatten(2).unflatten(0, (-1, heads)).permute(0, 3, 1, 2)
+                of_weights[images, :, :, level] = of_share.unflatten(0, (-1, heads)).permute(0, 3, 1, 2)
+                of_locations[images, :, :, level] = 2 * of_grid.unflatten(0, (-1, heads)).permute(0, 3, 1, 2, 4)
                 start = cells.stop
         return of_value, None, of_locations, of_weights
 
 
-@functools.lru_cache(maxsize=16)
+@functools.cache
 def _sizes(shapes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
-    """(L, 2) widths and heights; kept, because a GPU would wait for them in every layer."""
+    """(L, 2) widths and heights; kept, because a GPU would wait for them in every layer, and for good, because CUDA graphs
+    read them."""
     with torch.inference_mode(False):
         return torch.tensor([(width, height) for height, width in shapes], dtype=torch.float64).to(device)
 

@@ -186,7 +186,7 @@ def detect(
     chosen = torch.cat([clip * length + order[: settings.training.gradient_frames] for clip, order in enumerate(drawn)])
     rest = torch.tensor(sorted(set(range(batch.clips * length)) - set(chosen.tolist())), dtype=torch.long)
     # Before what is recorded for the gradient fills the memory.
-    others = _without_gradient(model.detector, batch, rest, settings.training)
+    others = _without_gradient(model.detector, batch, rest, settings)
     with autocast(batch, settings.training):
         outputs = [model.detector(batch.images[chosen], batch.padding[chosen]), *others]
     return in_full(_in_order(outputs, torch.cat([chosen, rest]).argsort()))
@@ -194,14 +194,16 @@ def detect(
 
 @torch.no_grad()
 def _without_gradient(
-    detector: DeformableDetector, batch: ClipBatch, frames: Tensor, settings: TrainingSettings
+    detector: DeformableDetector, batch: ClipBatch, frames: Tensor, settings: Settings
 ) -> list[DetectorOutput]:
     """Output of `frames` (n,), chunk by chunk."""
     if not len(frames):
         return []
-    precision = settings.no_gradient_precision or settings.precision
-    detector = optimized_detector(detector, PRECISIONS[precision])
-    return [detector(batch.images[part], batch.padding[part]) for part in frames.split(settings.no_gradient_chunk)]
+    precision = settings.training.no_gradient_precision or settings.training.precision
+    if precision != "float32" or settings.backbone.norm == "frozen-batch":
+        detector = optimized_detector(detector, PRECISIONS[precision])
+    parts = frames.split(settings.training.no_gradient_chunk)
+    return [detector(batch.images[part], batch.padding[part]) for part in parts]
 
 
 def autocast(batch: ClipBatch, settings: TrainingSettings) -> contextlib.AbstractContextManager[None]:
