@@ -37,6 +37,7 @@ from fdta.track.source import is_split, open_source, read_ahead
 from fdta.track.video import Annotator, VideoWriter, colour, track_video
 
 FRAMES = 24
+CPU = torch.device("cpu")
 SETTINGS = Settings(
     history=4,
     backbone=BackboneSettings(block="basic", norm="group", stem_width=8, widths=(8, 8, 8, 8), blocks=(1, 1, 1, 1)),
@@ -215,6 +216,8 @@ def test_source_is_read_one_frame_at_a_time(weights, tmp_path):
     tracker = Tracker.from_checkpoint(weights)
 
     class Removing:
+        device = CPU
+
         def update(self, frame):
             (tmp_path / "frames/3.png").unlink(missing_ok=True)
             return tracker.update(frame)
@@ -375,7 +378,7 @@ def test_reading_ahead_keeps_order_and_defects():
 
     read = []
     with pytest.raises(InputError, match="broken"):
-        for image in read_ahead(images()):
+        for image in read_ahead(images(), CPU):
             read.append(int(image[0, 0, 0]))
     assert read == [0, 1, 2]
 
@@ -391,7 +394,7 @@ def test_reading_ahead_leaves_the_source_to_be_closed():
             closed.append(True)
 
     source = images()
-    ahead = read_ahead(source)
+    ahead = read_ahead(source, CPU)
     next(ahead)
     ahead.close()
     assert not closed

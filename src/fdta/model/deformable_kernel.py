@@ -63,9 +63,10 @@ def _try(device: torch.device) -> bool:
         return False
 
 
-@functools.lru_cache(maxsize=16)
+@functools.cache
 def _levels(shapes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
-    """(L, 3) int32: height, width and first cell of each level; kept, lest a GPU wait for them in every layer."""
+    """(L, 3) int32: height, width and first cell of each level; kept, lest a GPU wait for them in every layer, and for
+    good, because CUDA graphs read them."""
     starts = itertools.accumulate((height * width for height, width in shapes), initial=0)
     rows = [(*shape, start) for shape, start in zip(shapes, starts, strict=False)]
     with torch.inference_mode(False):
