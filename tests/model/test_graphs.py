@@ -196,10 +196,12 @@ def test_nothing_waits_for_the_device_before_the_transfer(meta: torch.device, dt
     state = torch.zeros(tracker._state().shape, dtype=torch.long, device=meta)
     with Transfers("meta") as transfers:
         detected = (tensor[0] for tensor in objects(whole.detector(images)))
-        found, _ = tracker._look(4, state, *detected)
+        found, features = tracker._look(4, state, *detected)
     assert found.shape == (4, 6 + 9)
     assert transfers.operations > 500
     assert transfers.seen == []
+    # The CPU's decisions go there, and are not waited for either.
+    tracker._remember(tracker._give_birth(np.full(4, 8), np.arange(4), np.ones(4)), features)
 
 
 @needs_cuda

@@ -176,10 +176,7 @@ class OnlineTracker:
             embeddings: (Q, d) object embeddings; likewise.
         """
         look = self._count_first if self._candidates is None else self._guess_first
-        score, box, features, probabilities = look(scores, boxes_cxcywh, embeddings)
-        labels = np.full(len(score), self.labels)
-        if probabilities is not None and len(score):
-            labels = self._assign(probabilities, np.append(self._alive, False), self.settings.id_threshold)
+        score, box, features, labels = look(scores, boxes_cxcywh, embeddings)
         waiting = np.flatnonzero((labels == self.labels) & (score > self.settings.newborn_threshold))
         labels = self._give_birth(labels, waiting, score)
         tracked = np.flatnonzero(labels < self.labels)
@@ -187,35 +184,30 @@ class OnlineTracker:
         self._remember(labels, features[self._on_device(tracked)])
         return Tracks(self._identities[labels], box[tracked], score[tracked])
 
-    @property
-    def _alive(self) -> np.ndarray:
-        """(K,) bool, labels that have a track."""
-        return ~self._missing.all(axis=0)
-
     def _count_first(
         self, scores: Tensor, boxes_cxcywh: Tensor, embeddings: Tensor
-    ) -> tuple[np.ndarray, np.ndarray, Tensor, np.ndarray | None]:
-        """Scores (M,), boxes (M, 4), embeddings (M, d) and label probabilities (M, K + 1) of the objects.
-
-        There are no probabilities without a track or an object.
-        """
+    ) -> tuple[np.ndarray, np.ndarray, Tensor, np.ndarray]:
+        """Scores (M,), boxes (M, 4) and embeddings (M, d) of the objects, and labels (M,) of the tracks that they
+        continue, K where there is none."""
         score, box = scores.numpy(force=True), boxes_cxcywh.numpy(force=True)
         chosen = np.flatnonzero((score > self.settings.detection_threshold) & (box[:, 2:] > 0).all(axis=1))
         features = embeddings[self._on_device(chosen)]
-        rows, probabilities = np.flatnonzero(self._alive), None
-        if len(rows) and len(chosen):
-            length = min(self._frame, len(self._missing))
-            slots = np.arange(self._frame - length, self._frame) % len(self._missing)
-            place = slots[:, None], rows
-            logits = self.id_scores(
-                self._features[self._on_device(slots)[:, None], self._on_device(rows)],
-                self._on_device(self._missing[place]),
-                self._on_device(rows),
-                torch.arange(length, device=self._features.device),
-                features,
-            )
-            probabilities = logits.float().softmax(dim=-1).numpy(force=True)
-        return score[chosen], box[chosen], features, probabilities
+        score, box = score[chosen], box[chosen]
+        alive = ~self._missing.all(axis=0)
+        rows = np.flatnonzero(alive)
+        if not len(rows) or not len(chosen):
+            return score, box, features, np.full(len(chosen), self.labels)
+        length = min(self._frame, len(self._missing))
+        slots = np.arange(self._frame - length, self._frame) % len(self._missing)
+        place = slots[:, None], rows
+        logits = self.id_scores(
+            self._features[self._on_device(slots)[:, None], self._on_device(rows)],
+            self._on_device(self._missing[place]),
+            self._on_device(rows),
+            torch.arange(length, device=self._features.device),
+            features,
+        )
+        return score, box, features, self._assigned(logits.float().softmax(dim=-1).numpy(force=True), alive)
 
     def _look_at(self, candidates: int) -> None:
         """Look at so many detections from now on; 0: count the objects first."""
@@ -231,10 +223,17 @@ class OnlineTracker:
             found, features = self._candidates(state, scores, boxes_cxcywh, embeddings)
             fetched = found.numpy(force=True)
             objects = int(fetched[0, 0]) if len(fetched) else 0
-            if objects <= len(fetched):
-                objects_found = fetched[:objects]
-                return objects_found[:, 1], objects_found[:, 2:6], features, objects_found[:, 6:]
-            self._look_at(2 ** (objects - 1).bit_length())
+            if objects > len(fetched):
+                self._look_at(2 ** (objects - 1).bit_length())
+                continue
+            fetched = fetched[:objects]
+            labels = np.full(objects, self.labels)
+            if objects:
+                labels = self._assigned(fetched[:, 6:], ~self._missing.all(axis=0))
+            return fetched[:, 1], fetched[:, 2:6], features, labels
+
+    def _assigned(self, probabilities: np.ndarray, alive: np.ndarray) -> np.ndarray:
+        return self._assign(probabilities, np.append(alive, False), self.settings.id_threshold)
 
     def _state(self) -> np.ndarray:
         """What `_look` reads of the history, as one array: rows in the order of time, the time now, what is missing."""
@@ -282,7 +281,7 @@ class OnlineTracker:
         if not len(newborns):
             return labels
         taken = free[: len(newborns)]
-        self._features[:, self._on_device(taken)] = 0
+        self._features.index_fill_(1, self._on_device(taken), 0)
         self._missing[:, taken] = True
         self._identities[taken] = self._next_identity + np.arange(len(taken))
         self._next_identity += len(taken)
@@ -293,8 +292,7 @@ class OnlineTracker:
     def _remember(self, labels: np.ndarray, features: Tensor) -> None:
         """Put the current frame into the history: `features` (n, d) of the tracks that hold `labels` (n,)."""
         slot = self._frame % len(self._missing)
-        self._features[slot] = 0
-        self._features[slot, self._on_device(labels)] = features
+        self._features[slot].zero_().index_copy_(0, self._on_device(labels), features)
         self._missing[slot] = True
         self._missing[slot, labels] = False
         self._frame += 1
