@@ -81,10 +81,10 @@ def test_graphs_of_the_last_shapes_are_kept(monkeypatch: pytest.MonkeyPatch) -> 
 
     for length in range(graphs.KEPT):
         assert calls(length) == 1 and calls(length) > 1 and calls(length) == 0
-    assert calls(0) == 0
-    assert calls(100) == 1  # and 1, which was not used for longest, is forgotten
-    assert calls(0) == 0 and calls(2) == 0
-    assert calls(1) == 1
+    for length in range(100, 100 + graphs.KEPT):
+        assert calls(length) == 1
+    assert calls(100) > 1 and calls(100) == 0  # 0 was not used for longest, and goes
+    assert calls(1) == 0 and calls(0) == 1
 
 
 def test_where_capturing_fails_a_line_tells_and_the_function_is_called(

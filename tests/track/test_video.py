@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from fdta.params import (
     TemporalSettings,
     TrackerSettings,
 )
+from fdta.track import source as sources
 from fdta.track.live import FrameTracks, Tracker
 from fdta.track.sequence import track_sequence
 from fdta.track.source import is_split, open_source, read_ahead
@@ -381,6 +383,19 @@ def test_reading_ahead_keeps_order_and_defects():
         for image in read_ahead(images(), CPU):
             read.append(int(image[0, 0, 0]))
     assert read == [0, 1, 2]
+
+
+def test_the_reading_thread_pins_for_cuda(monkeypatch):
+    pinned = []
+
+    def pin(image):
+        pinned.append((int(image), threading.current_thread() is threading.main_thread()))
+        return image + 10
+
+    monkeypatch.setattr(sources, "pin", pin)
+    given = map(np.array, range(3))
+    assert [int(image) for image in read_ahead(given, torch.device("cuda"))] == [10, 11, 12]
+    assert pinned == [(0, False), (1, False), (2, False)]
 
 
 def test_reading_ahead_leaves_the_source_to_be_closed():

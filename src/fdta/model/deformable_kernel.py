@@ -30,7 +30,8 @@ else:
 
 def attend(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
     """As `fdta.model.deformable_attention.deformable_attention`; result in the precision of `value`."""
-    return _Attend.apply(value, locations, weights, _levels(tuple(shapes), value.device))
+    with torch.cuda.device_of(value):  # Triton launches on the current device.
+        return _Attend.apply(value, locations, weights, _levels(tuple(shapes), value.device))
 
 
 def usable(value: Tensor) -> bool:

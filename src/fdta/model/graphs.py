@@ -12,7 +12,7 @@ from torch import Tensor
 DEVICE = "cuda"
 """Kind of device that has graphs."""
 KEPT = 4
-"""Shapes of the arguments that a `Graphed` keeps a graph of, the last used ones."""
+"""Shapes of arguments that a `Graphed` has a graph of, those used last; so many others it remembers."""
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +42,8 @@ class Graphed:
         self._call, self._name, self._constants = call, name, constants
         self._enabled = enabled
         self._pool: Any = None
-        self._captured: dict[tuple[object, ...], _Captured | None] = {}
-        """The last used shapes, the last one last; None where they were met only once."""
+        self._met: list[tuple[object, ...]] = []
+        self._captured: dict[tuple[object, ...], _Captured] = {}  # the last used one last
 
     @torch.inference_mode()
     def __call__(self, *arguments: Tensor) -> Any:
@@ -51,16 +51,18 @@ class Graphed:
         if not self._enabled or arguments[0].device.type != DEVICE:
             return self._call(*arguments)
         key = tuple((argument.shape, argument.dtype, argument.device) for argument in arguments)
-        met = key in self._captured
         captured = self._captured.pop(key, None)
-        if met and captured is None:
+        if captured is None:
+            if key not in self._met:
+                self._met = [*self._met, key][-KEPT:]
+                return self._call(*arguments)
             captured = self._capture(arguments)
-        if not self._enabled:
-            return self._call(*arguments)
+            if captured is None:
+                return self._call(*arguments)
         self._captured[key] = captured
-        if len(self._captured) > KEPT:
+        if len(self._captured) > KEPT:  # Never the last one, so that their pool of memory stays.
             del self._captured[next(iter(self._captured))]
-        return self._call(*arguments) if captured is None else captured(arguments)
+        return captured(arguments)
 
     def _capture(self, arguments: tuple[Tensor, ...]) -> _Captured | None:
         try:
