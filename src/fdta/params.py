@@ -258,6 +258,8 @@ class TrainingSettings:
     uses float32."""
     gradient_frames: int = 4
     """Frames of a clip through which gradients reach the detector."""
+    no_gradient_precision: Literal["float32", "bfloat16", "float16"] | None = None
+    """Of the detector on the frames without gradient; null: as `precision`."""
     no_gradient_chunk: int = 8
     """Frames at once through the detector without gradient; bounds memory."""
     learning_rate: float = 1e-4

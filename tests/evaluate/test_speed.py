@@ -14,7 +14,14 @@ import torch
 from fdta.cli import main
 from fdta.data.motchallenge import Sequence, read_sequence
 from fdta.errors import InputError
-from fdta.evaluate.speed import _as_tracked, drawn_frames, measure_inference, measure_pipeline, measure_training
+from fdta.evaluate.speed import (
+    TrainingSteps,
+    _as_tracked,
+    drawn_frames,
+    measure_inference,
+    measure_pipeline,
+    measure_training,
+)
 from fdta.model.fdta import FDTA
 from fdta.params import Settings, settings_from_dict
 
@@ -162,7 +169,7 @@ def test_drawn_frames_with_a_number_of_objects() -> None:
 
 def test_a_training_step() -> None:
     settings = tiny_settings(training={"gradient_frames": 1, "no_gradient_chunk": 2})
-    measured = measure_training(settings, 3, (64, 96), 2, CPU, repeats=1)
+    measured = measure_training(TrainingSteps(settings, 3, (64, 96), 2, CPU), repeats=1)
     assert (measured["frames"], measured["gradient_frames"], measured["objects"]) == (3, 1, 2)
     assert measured["ours"]["milliseconds"] > 0 and measured["ours"]["peak_mebibytes"] > 10
     assert "published" not in measured

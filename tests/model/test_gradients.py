@@ -110,7 +110,7 @@ def loss() -> tuple[FDTA, Callable[[bool], Tensor]]:
     constants = Constants()
     detach, match, quality, detected = (
         constants.of(function)
-        for function in (torch.Tensor.detach, objectives.match, objectives.match_quality, model.detector.forward)
+        for function in (torch.Tensor.detach, objectives.match_layers, objectives.match_quality, model.detector.forward)
     )
 
     def evaluate(detector_too: bool) -> Tensor:
@@ -118,7 +118,7 @@ def loss() -> tuple[FDTA, Callable[[bool], Tensor]]:
         constants.rewind()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch.Tensor, "detach", detach)
-            patch.setattr(objectives, "match", match)
+            patch.setattr(objectives, "match_layers", match)
             patch.setattr(objectives, "match_quality", quality)
             if not detector_too:
                 patch.setattr(model.detector, "forward", detected)

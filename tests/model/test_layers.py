@@ -89,17 +89,47 @@ def test_shared_inputs(shared: str) -> None:
     torch.testing.assert_close(attention(*given), attention(*apart), atol=1e-6, rtol=1e-5)
 
 
-def test_long_sequences_go_through_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def pieces(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of keys of long attentions, to which 50 keys belong, in pieces of 16 queries."""
+    monkeypatch.setattr(layers, "LONG", 50)
+    monkeypatch.setattr(layers, "SCORES", 16 * 50)
+    counted: list[int] = []
+    plain = layers._shares
+    monkeypatch.setattr(layers, "_shares", lambda queries, keys: counted.append(len(keys)) or plain(queries, keys))
+    return counted
+
+
+def test_long_sequences_go_through_in_pieces(pieces: list[int]) -> None:
     attention = Attention(16, 4)
     query, memory = torch.randn(2, 37, 16), torch.randn(2, 50, 16)
     expected = attention(query, memory, memory).detach()
-    monkeypatch.setattr(layers, "LONG", 50)
-    monkeypatch.setattr(layers, "SCORES", 16 * 50)
-    pieces = []
-    monkeypatch.setattr(layers, "_attend_long", lambda *qkv, whole=layers._attend_long: pieces.append(1) or whole(*qkv))
+    assert not pieces
     with torch.no_grad():
         torch.testing.assert_close(attention(query, memory, memory), expected, atol=1e-5, rtol=1e-4)
-    assert pieces
+    assert pieces == [50] * 2 * 4 * 3
+
+
+def test_dropout_in_long_sequences_and_its_gradient(pieces: list[int]) -> None:
+    dropout = 0.3
+    q, k, v = (torch.randn(2, 4, n, 4, requires_grad=True) for n in (37, 50, 50))
+    arriving = torch.randn(2, 37, 16)
+    torch.manual_seed(1)
+    attended = layers._LongAttention.apply(q, k, v, dropout)
+    ours = torch.autograd.grad(attended, (q, k, v), arriving)
+    assert len(pieces) == 2 * 2 * 4 * 3
+    # With the unit matrix as values, attention shows its shares, and where they are 0 what was dropped.
+    torch.manual_seed(1)
+    with torch.no_grad():
+        shown = layers._LongAttention.apply(q, k, torch.eye(50).expand(2, 4, 50, 50), dropout)
+    kept = shown.unflatten(2, (4, 50)).transpose(1, 2) != 0
+    assert kept.float().mean() == pytest.approx(1 - dropout, abs=0.02)
+    assert not torch.equal(kept[0], kept[1]) and not torch.equal(kept[:, 0], kept[:, 1])
+    shares = (q @ k.transpose(2, 3) / 2).softmax(-1) * kept / (1 - dropout)
+    expected = (shares @ v).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(attended, expected, atol=1e-5, rtol=1e-4)
+    for mine, other in zip(ours, torch.autograd.grad(expected, (q, k, v), arriving), strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
 
 
 def test_dropout_is_of_training_alone() -> None:

@@ -13,7 +13,7 @@ from training_data import CHOICE, ROOT, RUN, first_batch
 
 from fdta.cli import main
 from fdta.data.clips import ClipDataset, ClipSampler, collate
-from fdta.loss.matching import match
+from fdta.loss.matching import match_layers
 from fdta.model import checkpoint
 from fdta.model.fdta import FDTA
 from fdta.model.weights import to_published
@@ -118,7 +118,7 @@ def test_association_is_trained_on_the_chosen_matching(rendered, settings, monke
     batch = first_batch(data)
     outputs, matchings, trained_on = [], [], []
     monkeypatch.setattr(objectives, "detect", lambda *arguments: outputs.append(detect(*arguments)) or outputs[0])
-    monkeypatch.setattr(objectives, "match", lambda *arguments: matchings.append(match(*arguments)) or matchings[-1])
+    monkeypatch.setattr(objectives, "match_layers", lambda *given: matchings.extend(match_layers(*given)) or matchings)
     monkeypatch.setattr(objective, "_association", lambda *arguments: trained_on.extend(arguments) or torch.zeros(()))
     objective(batch, 1)
     embeddings, identities, frames, *_ = trained_on

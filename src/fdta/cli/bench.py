@@ -91,11 +91,8 @@ def _infer(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    import functools
-
     from fdta.device import choose_device
-    from fdta.evaluate.reference import Reference
-    from fdta.evaluate.speed import measure_training
+    from fdta.evaluate.speed import TrainingSteps, measure_training
     from fdta.params import Params, Run, Settings
 
     device = choose_device(options.device, options.threads)
@@ -107,10 +104,8 @@ def _train(options: argparse.Namespace) -> None:
     frames = settings.history if options.frames is None else options.frames
     if not settings.training.gradient_frames < frames <= settings.history:
         raise InputError(f"--frames {frames}: above the frames with gradient, at most the settings' history")
-    reference = None if options.reference is None else functools.partial(Reference, options.reference)
-    measured = measure_training(
-        settings, frames, tuple(options.size), options.objects, device, options.repeats, reference
-    )
+    steps = TrainingSteps(settings, frames, tuple(options.size), options.objects, device)
+    measured = measure_training(steps, options.repeats, options.reference)
     _tell(measured | {"device": str(device)}, options.output)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import resource
 import statistics
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -323,10 +325,11 @@ def compare_inference(
     ours_scores = OnlineTracker.scores_of(ours)
     with torch.inference_mode():
         detected, identified = (
-            _by_turns((lambda: ours.detector(images), lambda: reference.detect(images)), repeats, _clock(device)),
-            _by_turns(
-                (lambda: ours_scores(*arguments), lambda: reference.id_logits(*arguments)), repeats, _clock(device)
-            ),
+            _compared(calls, repeats, _clock(device))
+            for calls in (
+                (lambda: ours.detector(images), lambda: reference.detect(images)),
+                (lambda: ours_scores(*arguments), lambda: reference.id_logits(*arguments)),
+            )
         )
         mine, theirs = ours.detector(images), reference.detect(images)
         pairs = {
@@ -347,61 +350,82 @@ def compare_inference(
     }
 
 
-def measure_training(
-    settings: Settings,
-    frames: int,
-    size: tuple[int, int],
-    objects: int,
-    device: torch.device,
-    repeats: int,
-    reference: Callable[[FDTA], Reference] | None = None,
-) -> dict[str, Any]:
-    """Time a training step on one clip of random frames: loss, gradients, clipping and optimizer.
+@dataclass(frozen=True)
+class TrainingSteps:
+    """A training step on one clip of random frames: loss, gradients, clipping and optimizer."""
+
+    settings: Settings
+    """Of the model; `training.gradient_frames` frames have a gradient."""
+    frames: int
+    """Of the clip, at most `history`."""
+    size: tuple[int, int]
+    """Height and width of a frame."""
+    objects: int
+    """In every frame."""
+    device: torch.device
+    """Where to compute."""
+
+    def both(self, reference: Path | None) -> list[Callable[[], None]]:
+        """Our step, and that of the published code with the same weights, if `reference` is a checkout of it."""
+        model = drawn_model(self.settings, self.device).train()
+        settings = replace(self.settings, history=self.frames)
+        batch = _drawn_clip(self.frames, self.size, self.objects, self.device)
+        steps = [_our_step(model, batch, settings)]
+        if reference is not None:
+            steps.append(_their_step(Reference(reference, model), batch, self.objects, settings))
+        return steps
+
+    def peak(self, reference: Path | None, threads: int) -> float:
+        """Mebibytes of the second step, when the optimizer's state is there, of ours or else of `reference`'s code.
+
+        In a process that does nothing else, it is what the step needs.
+        """
+        torch.set_num_threads(threads)
+        step = self.both(reference)[-1]
+        step()
+        _forget_peak(self.device)
+        step()
+        return _peak(self.device)
+
+
+def measure_training(steps: TrainingSteps, repeats: int, reference: Path | None = None) -> dict[str, Any]:
+    """Time a training step.
 
     Args:
-        settings: of the model; `training.gradient_frames` frames have a gradient.
-        frames: of the clip, at most `history`.
-        size: height and width of a frame.
-        objects: in every frame.
-        device: where to compute.
+        steps: what is measured.
         repeats: steps that are measured, after one that is not.
-        reference: makes the published code of a model with the same settings, which then takes steps by turns.
+        reference: a checkout of the published code, which then takes steps by turns.
 
     Returns:
         JSON-able: milliseconds a step (median, smallest, largest) and peak memory, of both where there are two, with
-        ratios published / ours.
+        ratios published / ours. Memory is then measured in a process each.
     """
     _at_least_one(repeats)
-    model = drawn_model(settings, device).train()
-    settings = replace(settings, history=frames)
-    batch = _drawn_clip(frames, size, objects, device)
-    steps = [_our_step(model, batch, settings)]
-    if reference is not None:
-        other = reference(model)
-        steps.append(_their_step(other, batch, objects, settings))
-    clock = _clock(device)
-    measured: list[list[float]] = [[] for _ in steps]
-    peaks = [0.0 for _ in steps]
-    for turn in range(repeats + 1):
-        for index, step in enumerate(steps):
-            _forget_peak(device)
-            start = clock()
-            step()
-            seconds = clock() - start
-            peaks[index] = max(peaks[index], _peak(device))
-            if turn:
-                measured[index].append(1000 * seconds)
+    taken = steps.both(reference)
+    _forget_peak(steps.device)
+    measured, busy = _by_turns(taken, repeats, _clock(steps.device))
     result = {
-        "size": list(size),
-        "objects": objects,
-        "frames": frames,
-        "gradient_frames": settings.training.gradient_frames,
-        "ours": _summary(measured[0]) | {"peak_mebibytes": peaks[0]},
+        "size": list(steps.size),
+        "objects": steps.objects,
+        "frames": steps.frames,
+        "gradient_frames": steps.settings.training.gradient_frames,
     }
-    if reference is not None:
-        result["published"] = _summary(measured[1]) | {"peak_mebibytes": peaks[1]}
-        result["ratio"] = _ratios(*measured) | {"memory": peaks[1] / peaks[0]}
-    return result | {"machine": machine(), "threads": torch.get_num_threads()}
+    threads = torch.get_num_threads()
+    if reference is None:
+        result["ours"] = _summary(measured[0]) | {"peak_mebibytes": _peak(steps.device)}
+    else:
+        del taken
+        ours, theirs = (_alone(steps.peak, which, threads) for which in (None, reference))
+        result["ours"] = _summary(measured[0]) | {"peak_mebibytes": ours}
+        result["published"] = _summary(measured[1]) | {"peak_mebibytes": theirs}
+        result["ratio"] = _ratios(measured, busy) | {"memory": theirs / ours}
+    return result | {"machine": machine(), "threads": threads}
+
+
+def _alone(call: Callable[..., float], *arguments: object) -> float:
+    """What `call` gives in a process of its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(call, *arguments).result()
 
 
 def _our_step(model: FDTA, batch: ClipBatch, settings: Settings) -> Callable[[], None]:
@@ -460,14 +484,12 @@ def drawn_frames(size: tuple[int, int], frames: int) -> Iterator[DrawnFrames]:
 
 
 def _by_turns(
-    calls: tuple[Callable[[], object], Callable[[], object]], repeats: int, clock: Callable[[], float]
-) -> dict[str, Any]:
-    """Milliseconds of our and the published call, by turns to meet the same load; the first does not count.
-
-    The ratio `processor` is of the processor's time in this process, which other processes disturb less.
-    """
-    measured: tuple[list[float], list[float]] = ([], [])
-    busy: tuple[list[float], list[float]] = ([], [])
+    calls: Sequence[Callable[[], object]], repeats: int, clock: Callable[[], float]
+) -> tuple[list[list[float]], list[list[float]]]:
+    """Milliseconds and the processor's seconds of each call, by turns to meet the same load; the first turn is to warm
+    up."""
+    measured: list[list[float]] = [[] for _ in calls]
+    busy: list[list[float]] = [[] for _ in calls]
     for turn in range(repeats + 1):
         for call, spans, work in zip(calls, measured, busy, strict=True):
             start, began = clock(), process_time()
@@ -475,15 +497,23 @@ def _by_turns(
             if turn:
                 spans.append(1000 * (clock() - start))
                 work.append(process_time() - began)
-    ours, published = measured
-    ratio = _ratios(ours, published) | {"processor": statistics.median(busy[1]) / statistics.median(busy[0])}
-    return {"ours": _summary(ours), "published": _summary(published), "ratio": ratio}
+    return measured, busy
 
 
-def _ratios(ours: list[float], published: list[float]) -> dict[str, float]:
+def _compared(calls: Sequence[Callable[[], object]], repeats: int, clock: Callable[[], float]) -> dict[str, Any]:
+    """Milliseconds of our and the published call, and their ratios."""
+    measured, busy = _by_turns(calls, repeats, clock)
+    ours, published = map(_summary, measured)
+    return {"ours": ours, "published": published, "ratio": _ratios(measured, busy)}
+
+
+def _ratios(measured: list[list[float]], busy: list[list[float]]) -> dict[str, float]:
+    """Published / ours; `processor` is of the processor's time in this process, which others disturb less."""
+    (ours, published), (our_work, their_work) = measured, busy
     return {
         "median": statistics.median(published) / statistics.median(ours),
         "smallest": min(published) / min(ours),
+        "processor": statistics.median(their_work) / statistics.median(our_work),
     }
 
 

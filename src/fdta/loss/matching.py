@@ -33,7 +33,6 @@ class Matching:
     which hence pairs up with ``logits[frames, queries]`` without a loop over frames."""
 
 
-@torch.no_grad()
 def match(logits: Tensor, boxes_cxcywh: Tensor, targets: Sequence[Targets], settings: LossSettings) -> Matching:
     """Match the predictions of one decoder layer to the ground truth at the least total cost per frame.
 
@@ -49,30 +48,46 @@ def match(logits: Tensor, boxes_cxcywh: Tensor, targets: Sequence[Targets], sett
     Raises:
         FloatingPointError: a cost is not finite.
     """
+    (matching,) = match_layers([logits], [boxes_cxcywh], targets, settings)
+    return matching
+
+
+@torch.no_grad()
+def match_layers(
+    logits: Sequence[Tensor], boxes_cxcywh: Sequence[Tensor], targets: Sequence[Targets], settings: LossSettings
+) -> list[Matching]:
+    """`match` of several decoder layers, with one transfer to the CPU and one back."""
     counts = [len(frame.boxes_cxcywh) for frame in targets]
     truth = pad_sequence([frame.boxes_cxcywh for frame in targets], batch_first=True)
+    costs = torch.stack([_costs(*layer, truth, settings) for layer in zip(logits, boxes_cxcywh, strict=True)])
+    matched = [_least(layer, counts) for layer in costs.cpu().double().numpy()]
+    index = torch.from_numpy(np.concatenate(matched, axis=1)).to(truth.device)
+    return [Matching(*layer) for layer in index.split([layer.shape[1] for layer in matched], 1)]
+
+
+def _costs(logits: Tensor, boxes_cxcywh: Tensor, truth: Tensor, settings: LossSettings) -> Tensor:
+    """(B, Q, n) of queries and objects `truth` (B, n, 4)."""
     alpha, gamma = settings.focal_alpha, settings.focal_gamma
     log_object, log_none = F.logsigmoid(logits[..., :1]), F.logsigmoid(-logits[..., :1])
     as_object = -alpha * log_none.exp() ** gamma * log_object
     as_none = -(1 - alpha) * log_object.exp() ** gamma * log_none
     overlap = pairwise_giou(cxcywh_to_xyxy(boxes_cxcywh), cxcywh_to_xyxy(truth))
-    costs = (
-        settings.classification * (as_object - as_none)
-        + settings.l1 * torch.cdist(boxes_cxcywh, truth, p=1)
-        - settings.giou * overlap
-    )
-    # One transfer for the whole batch; the columns after the frame's own are padding.
-    by_frame = [frame[:, :n] for frame, n in zip(costs.cpu().double().numpy(), counts, strict=True)]
+    distance = torch.cdist(boxes_cxcywh, truth, p=1)
+    return settings.classification * (as_object - as_none) + settings.l1 * distance - settings.giou * overlap
+
+
+def _least(costs: np.ndarray, counts: list[int]) -> np.ndarray:
+    """Frames, queries and objects (3, n) of least `costs` (B, Q, ...); columns after a frame's own are padding."""
+    by_frame = [frame[:, :n] for frame, n in zip(costs, counts, strict=True)]
     broken = [number for number, frame in enumerate(by_frame) if not np.isfinite(frame).all()]
     if broken:
         raise FloatingPointError(f"matching costs are not finite in frames {broken} of the batch: the model diverged")
     pairs = [linear_sum_assignment(frame) for frame in by_frame]
     offsets = np.cumsum([0, *counts[:-1]])
-    index = np.stack(
+    return np.stack(
         [
             np.repeat(np.arange(len(pairs)), [len(queries) for queries, _ in pairs]),
             np.concatenate([queries for queries, _ in pairs]),
             np.concatenate([objects + offset for (_, objects), offset in zip(pairs, offsets, strict=True)]),
         ]
     )
-    return Matching(*torch.from_numpy(index).to(logits.device))

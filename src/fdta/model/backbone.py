@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fdta.model.layers import GroupNorm
+from fdta.model.layers import GroupNorm, linear
 from fdta.params import BackboneSettings
 
 Norm = Callable[[int], nn.Module]
@@ -61,7 +61,29 @@ class Block(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, width_in, H, W) -> (B, width_out, ceil(H / stride), ceil(W / stride))."""
-        return F.relu(self.branch(features) + self.shortcut(features))
+        *first, last = zip(self.branch[::3], self.branch[1::3], strict=True)
+        branch = features
+        for convolution, norm in first:
+            branch = convolve(branch, convolution, norm).relu()
+        shortcut = convolve(features, *self.shortcut) if isinstance(self.shortcut, nn.Sequential) else features
+        return (convolve(branch, *last) + shortcut).relu_()
+
+
+def convolve(features: Tensor, convolution: nn.Module, norm: nn.Module) -> Tensor:
+    """`norm` of `convolution` of `features`; a frozen norm scales the kernels instead, which have fewer numbers."""
+    if not isinstance(convolution, nn.Conv2d):
+        return norm(convolution(features))
+    weight, bias = convolution.weight, None
+    if isinstance(norm, FrozenBatchNorm):
+        scale, bias = norm.affine()
+        weight = weight * scale[:, None, None, None]
+    if convolution.kernel_size == (1, 1):
+        step, _ = convolution.stride
+        tokens = features[:, :, ::step, ::step].permute(0, 2, 3, 1)
+        output = linear(tokens, weight.flatten(1), bias).permute(0, 3, 1, 2)
+    else:
+        output = F.conv2d(features, weight, bias, convolution.stride, convolution.padding)
+    return norm(output) if bias is None else output
 
 
 class ResNet(nn.Module):
@@ -99,7 +121,7 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images (B, 3, H, W) -> features (B, width, ceil(H/s), ceil(W/s)) at strides s = 8, 16, 32."""
-        features = self.stem(images)
+        features = self.stem(images.contiguous(memory_format=torch.channels_last))
         maps = []
         for stage in self.stages:
             features = stage(features)

@@ -1,7 +1,7 @@
 """Multi-scale deformable attention (Deformable DETR, eq. 3): one function, and the ways to compute it.
 
-With a gradient: `grid_sample`, level by level. Without one on a CPU: weighted sums of table rows (`embedding_bag`),
-which make no tensor of samples. On CUDA: a Triton kernel (`fdta.model.deformable_kernel`), where Triton is there.
+On a CPU: weighted sums of table rows (`embedding_bag`), which make no tensor of samples, and for the gradient
+`grid_sample`, level by level. On CUDA: a Triton kernel (`fdta.model.deformable_kernel`), where Triton is there.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -185,8 +186,11 @@ class DeformableAttention(nn.Module):
             locations = references + offsets / sizes[:, None]
         else:
             locations = references[..., :2] + offsets * references[..., 2:] * (0.5 / self.points)
-        kernel = deformable_kernel.attend if deformable_kernel.usable(values.cells) else deformable_attention
-        return self.output(kernel(values.cells, values.shapes, locations, weights))
+        if deformable_kernel.usable(values.cells):
+            attend = deformable_kernel.attend
+        else:
+            attend = _WithoutSamples.apply if values.cells.device.type == "cpu" else deformable_attention
+        return self.output(attend(values.cells, values.shapes, locations, weights))
 
     def _read(self, queries: Tensor, references: Tensor, table: Table) -> Tensor:
         """Weighted sums of the table's rows, (B, Q, d)."""
@@ -208,6 +212,45 @@ class DeformableAttention(nn.Module):
             scales = (references[..., 2:] * sizes * (0.5 / self.points))[:, :, None, :, None]
             x, y = torch.addcmul(centers[..., 0], x, scales[..., 0]), torch.addcmul(centers[..., 1], y, scales[..., 1])
         return table.attend(x, y, weights)
+
+
+class _WithoutSamples(torch.autograd.Function):
+    """`deformable_attention` that keeps no samples: the gradient takes them anew, one level of one image at a time."""
+
+    @staticmethod
+    def forward(context: Any, value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
+        value = value.to(locations.dtype)
+        context.save_for_backward(value, locations, weights)
+        context.shapes = shapes
+        x, y = (locations * _sizes(tuple(shapes), locations.device).to(locations.dtype)[:, None] - 0.5).unbind(-1)
+        return Table(value, shapes).attend(x, y, weights)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        value, locations, weights = context.saved_tensors
+        of_value, of_locations, of_weights = (torch.empty_like(x) for x in (value, locations, weights))
+        heads_and_channels = value.shape[2:]
+        bilinear, zeros = 0, 0
+        for image, arriving in enumerate(gradient):
+            # Heads, channels, (points,) queries: what is next to each other is read one after the other.
+            arriving = arriving.t().contiguous().unflatten(0, heads_and_channels)[:, :, None]
+            shares = weights[image].permute(2, 1, 3, 0).contiguous()
+            start = 0
+            for level, shape in enumerate(context.shapes):
+                cells = slice(start, start + math.prod(shape))
+                table = value[image, cells].flatten(1).t().contiguous().view(*heads_and_channels, *shape)
+                grid = (2 * locations[image, :, :, level] - 1).permute(1, 2, 0, 3).contiguous()
+                samples = F.grid_sample(table, grid, padding_mode="zeros", align_corners=False)
+                of_weights[image, :, :, level] = (samples * arriving).sum(1).permute(2, 0, 1)
+                of_samples = torch.mul(arriving, shares[level, :, None], out=samples)
+                of_table, of_grid = torch.ops.aten.grid_sampler_2d_backward(
+                    of_samples, table, grid, bilinear, zeros, False, [True, True]
+                )
+                of_value[image, cells] = of_table.flatten(2).permute(2, 0, 1)
+                of_locations[image, :, :, level] = 2 * of_grid.permute(2, 0, 1, 3)
+                start = cells.stop
+        return of_value, None, of_locations, of_weights
 
 
 @functools.lru_cache(maxsize=16)

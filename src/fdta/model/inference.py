@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from fdta.errors import InputError
 from fdta.model.backbone import Block, FrozenBatchNorm
+from fdta.model.detector import DeformableDetector
 from fdta.model.fdta import FDTA
 from fdta.model.layers import Attention, Linear, one_dnn
 
@@ -31,7 +32,6 @@ def precision(name: str, device: torch.device) -> torch.dtype:
     return PRECISIONS[name]
 
 
-@torch.no_grad()
 def optimized(model: FDTA, dtype: torch.dtype = torch.float32) -> FDTA:
     """A copy of `model` for inference alone, on the same device; `model` is left as it is.
 
@@ -44,13 +44,27 @@ def optimized(model: FDTA, dtype: torch.dtype = torch.float32) -> FDTA:
         dtype: torch.float32, torch.bfloat16 or torch.float16.
     """
     model = copy.deepcopy(model).eval().requires_grad_(False)
-    _fuse(model.detector)
-    for name, part in model.detector.named_children():
+    _optimize(model.detector, dtype)
+    return model
+
+
+def optimized_detector(detector: DeformableDetector, dtype: torch.dtype = torch.float32) -> DeformableDetector:
+    """As `optimized`, of the detector alone, and in its mode: dropout is that of training where it trains."""
+    detector = copy.deepcopy(detector).requires_grad_(False)
+    _optimize(detector, dtype)
+    return detector
+
+
+@torch.no_grad()
+def _optimize(detector: DeformableDetector, dtype: torch.dtype) -> None:
+    _fuse(detector)
+    if dtype == torch.float32:
+        return
+    for name, part in detector.named_children():
         if name not in PRECISE:
             for module in part.modules():
                 if isinstance(module, Linear | Attention | FusedConvolution):
                     module.to(dtype)
-    return model
 
 
 class FusedConvolution(nn.Module):

@@ -8,8 +8,11 @@ built into the same torch, does not.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -49,7 +52,7 @@ def linear(tokens: Tensor, weight: Tensor, bias: Tensor | None, activation: str 
     elif tokens.numel() * len(weight) < SMALL:
         output = F.linear(tokens, weight, bias)
     else:
-        output = _RecordedLinear.apply(tokens, weight, bias)
+        return _RecordedLinear.apply(tokens, weight, bias, activation)
     return output if activation == "none" else output.relu()
 
 
@@ -58,24 +61,28 @@ def _multiply(tokens: Tensor, weight: Tensor, bias: Tensor | None = None, activa
 
 
 class _RecordedLinear(torch.autograd.Function):
-    """`torch.nn.functional.linear` by oneDNN, with its gradients."""
+    """`linear` by oneDNN, with its gradients."""
 
     @staticmethod
-    def forward(context: Any, tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        context.save_for_backward(tokens, weight)
+    def forward(context: Any, tokens: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+        output = _multiply(tokens, weight, bias, activation)
+        context.save_for_backward(tokens, weight, output if activation == "relu" else None)
         context.has_bias = bias is not None
-        return _multiply(tokens, weight, bias)
+        return output
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        tokens, weight = context.saved_tensors
-        of_tokens, of_weight, of_bias = context.needs_input_grad
+        tokens, weight, output = context.saved_tensors
+        of_tokens, of_weight, of_bias, _ = context.needs_input_grad
+        if output is not None:
+            gradient = torch.ops.aten.threshold_backward(gradient, output, 0)
         rows = gradient.reshape(-1, gradient.shape[-1])
         return (
             _multiply(gradient.contiguous(), weight.t()) if of_tokens else None,
             _multiply(rows.t(), tokens.reshape(-1, tokens.shape[-1]).t()) if of_weight else None,
             rows.sum(0) if context.has_bias and of_bias else None,
+            None,
         )
 
 
@@ -140,8 +147,9 @@ class Attention(nn.MultiheadAttention):
             k, v = F.pad(k, (0, 0, 0, 1)), F.pad(v, (0, 0, 0, 1))
             mask = mask if mask is None else F.pad(mask, (0, 1), value=mask.dtype == torch.bool)
         dropout = self.dropout if self.training else 0.0
-        if mask is None and one_dnn(q) and k.shape[2] >= LONG and not dropout and not recorded(q, k, v):
-            attended = _attend_long(q, k, v)
+        in_pieces = mask is None and one_dnn(q) and k.shape[2] >= LONG
+        if in_pieces and (dropout or not recorded(q, k, v)):
+            attended = _LongAttention.apply(q, k, v, dropout)
         else:
             attended = F.scaled_dot_product_attention(q, k, v, mask, dropout).transpose(1, 2).flatten(2)
         return linear(attended, self.out_proj.weight, self.out_proj.bias)
@@ -159,17 +167,68 @@ class Attention(nn.MultiheadAttention):
         return mask & seen if mask.dtype == torch.bool else mask.masked_fill(~seen, -torch.inf)
 
 
-def _attend_long(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention of (B, heads, Q or S, c) without a mask, as (B, Q, heads * c); `SCORES` scores at a time."""
-    batch, heads, queries, channels = q.shape
-    q = q * channels**-0.5
-    attended = q.new_empty(batch, queries, heads, channels)
-    rows = max(16, SCORES // k.shape[2])
-    for image in range(batch):
-        for head in range(heads):
-            keys, values = k[image, head].contiguous(), v[image, head].t().contiguous()
-            for start in range(0, queries, rows):
-                part = slice(start, start + rows)
-                scores = linear(q[image, head, part].contiguous(), keys, None)
-                attended[image, part, head] = linear(scores.float().softmax(-1), values, None)
-    return attended.flatten(2)
+class _LongAttention(torch.autograd.Function):
+    """Attention of (B, heads, Q or S, c) without a mask, as (B, Q, heads * c); `SCORES` scores at a time.
+
+    The gradient computes scores and dropout once more, so that neither is kept.
+    """
+
+    @staticmethod
+    def forward(context: Any, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+        batch, heads, queries, _ = q.shape
+        context.dropout, context.seed = dropout, int(torch.randint(2**62, ())) if dropout else 0
+        # oneDNN is a hundred times slower on rows that lie apart.
+        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+        values = v.transpose(2, 3).contiguous()
+        attended = q.new_empty(batch, queries, heads, v.shape[-1])
+        for image, head, part, kept in _pieces(q, k, dropout, context.seed):
+            shares = _shares(q[image, head, part], k[image, head])
+            if kept is not None:
+                shares.mul_(kept)
+            attended[image, part, head] = linear(shares, values[image, head], None)
+        attended = attended.flatten(2).div_(1 - dropout)
+        context.save_for_backward(q, k, v, attended)
+        return attended
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, attended = context.saved_tensors
+        dropout, heads, scale = context.dropout, q.shape[1], q.shape[-1] ** -0.5
+        # How far each query's shares as a whole would move, which their sum of 1 forbids.
+        common = (gradient * attended).unflatten(-1, (heads, -1)).sum(-1, dtype=torch.float32)
+        gradient = gradient.unflatten(-1, (heads, -1)).transpose(1, 2).contiguous()
+        keys = k.transpose(2, 3).contiguous()
+        of_q, of_k, of_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        for image, head, part, kept in _pieces(q, k, dropout, context.seed):
+            queries, arriving = q[image, head, part], gradient[image, head, part] / (1 - dropout)
+            shares = _shares(queries, k[image, head])
+            of_shares = linear(arriving, v[image, head], None).float()
+            used = shares if kept is None else shares * kept
+            of_shares = of_shares if kept is None else of_shares.mul_(kept)
+            of_v[image, head] += linear(used.t(), arriving.t().contiguous(), None)
+            of_scores = of_shares.sub_(common[image, part, head, None]).mul_(shares).mul_(scale)
+            of_q[image, head, part] = linear(of_scores, keys[image, head], None)
+            of_k[image, head] += linear(of_scores.t(), queries.t().contiguous(), None)
+        return of_q, of_k, of_v, None
+
+
+def _shares(queries: Tensor, keys: Tensor) -> Tensor:
+    """Attention (rows, S) of queries (rows, c) to keys (S, c), in single precision at least."""
+    return linear(queries * queries.shape[-1] ** -0.5, keys, None).float().softmax(-1)
+
+
+def _pieces(q: Tensor, k: Tensor, dropout: float, seed: int) -> Iterator[tuple[int, int, slice, Tensor | None]]:
+    """Image, head and queries of each piece of about `SCORES` scores, and 1 or, where one is dropped, 0 (rows, S)."""
+    queries, keys = q.shape[2], k.shape[2]
+    rows = max(16, SCORES // keys)
+    bits = np.random.SFC64(seed)
+    limit = round(dropout * 2**16) - 2**15
+    for image, head, start in itertools.product(range(len(q)), range(q.shape[1]), range(0, queries, rows)):
+        part, kept = slice(start, min(start + rows, queries)), None
+        if dropout:
+            scores = (part.stop - start) * keys
+            # Four numbers of 16 bits out of each; torch's own take ten times as long.
+            drawn = torch.from_numpy(bits.random_raw(-(-scores // 4)).view(np.int16)[:scores])
+            kept = torch.ge(drawn, limit, out=torch.empty(scores)).view(-1, keys)
+        yield image, head, part, kept

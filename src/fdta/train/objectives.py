@@ -17,9 +17,10 @@ from fdta.loss.attributes import AttributeHeads, attribute_loss
 from fdta.loss.contrastive import identity_loss, match_quality
 from fdta.loss.depth import depth_loss
 from fdta.loss.detection import detection_loss, total
-from fdta.loss.matching import Matching, match
-from fdta.model.detector import DetectorOutput, LayerOutput
+from fdta.loss.matching import Matching, match_layers
+from fdta.model.detector import DeformableDetector, DetectorOutput, LayerOutput
 from fdta.model.fdta import FDTA
+from fdta.model.inference import PRECISIONS, optimized_detector
 from fdta.params import Settings, TrainingSettings
 
 
@@ -40,7 +41,7 @@ class DetectorObjective:
         with autocast(batch, self.settings.detector_training):
             output = self.model["detector"](batch.images, batch.padding)
         output = in_full(output)
-        matchings = match_layers(output, batch, self.settings)
+        matchings = matched(output, batch, self.settings)
         terms = detection_loss(output, batch.targets, matchings, self.settings.loss, boxes_total(batch))
         if "attribute_heads" in self.model:
             heads = self.model["attribute_heads"]
@@ -73,7 +74,7 @@ class TrackerObjective:
         """
         settings = self.settings
         output = detect(self.model, batch, settings, generator)
-        matchings = match_layers(output, batch, settings)
+        matchings = matched(output, batch, settings)
         boxes = boxes_total(batch)
         terms = detection_loss(output, batch.targets, matchings, settings.loss, boxes)
         if output.depth_logits is not None and batch.depth is not None:
@@ -96,20 +97,22 @@ class TrackerObjective:
             )
             terms["identity"] = identity / batch.clips
         chosen = matchings[-1 if settings.loss.association_matching == "last" else -2]
-        matched = output.embeddings[chosen.frames, chosen.queries]
-        terms["association"] = self._association(matched, identities[chosen.targets], chosen.frames, batch, generator)
+        embeddings = output.embeddings[chosen.frames, chosen.queries]
+        terms["association"] = self._association(
+            embeddings, identities[chosen.targets], chosen.frames, batch, generator
+        )
         return total(terms, settings.loss), terms
 
     def _association(
         self,
-        matched: Tensor,
+        embeddings: Tensor,
         identities: Tensor,
         frames: Tensor,
         batch: ClipBatch,
         generator: torch.Generator | None,
     ) -> Tensor:
-        """Loss of the ID decoder on matched embeddings (n, d), whose frames (n,) count through all clips."""
-        features, present = by_trajectory(matched, identities, frames, batch.clips, self.settings.history)
+        """Loss of the ID decoder on embeddings (n, d) of matched objects, whose frames (n,) count through all clips."""
+        features, present = by_trajectory(embeddings, identities, frames, batch.clips, self.settings.history)
         everywhere = gather(present.cpu())
         widest = max(clips.shape[-1] for clips in everywhere)
         features = F.pad(features, (0, 0, 0, widest - features.shape[2]))
@@ -120,7 +123,7 @@ class TrackerObjective:
             for clips in everywhere
             for clip in clips
         ][_own(batch)]
-        device = matched.device
+        device = embeddings.device
         label = torch.stack([groups.labels for groups in drawn]).to(device)
         history_missing = torch.stack([groups.missing_history for groups in drawn]).to(device)
         current_missing = torch.stack([groups.missing_current for groups in drawn]).to(device)
@@ -182,16 +185,23 @@ def detect(
     drawn = [torch.randperm(length, generator=generator) for _ in range(world_size() * batch.clips)][_own(batch)]
     chosen = torch.cat([clip * length + order[: settings.training.gradient_frames] for clip, order in enumerate(drawn)])
     rest = torch.tensor(sorted(set(range(batch.clips * length)) - set(chosen.tolist())), dtype=torch.long)
-    # Before what is recorded for the gradient fills the memory; a block of its own, as autocast keeps what it cast.
-    with torch.no_grad(), autocast(batch, settings.training):
-        others = [
-            model.detector(batch.images[part], batch.padding[part])
-            for part in rest.split(settings.training.no_gradient_chunk)
-            if len(part)
-        ]
+    # Before what is recorded for the gradient fills the memory.
+    others = _without_gradient(model.detector, batch, rest, settings.training)
     with autocast(batch, settings.training):
         outputs = [model.detector(batch.images[chosen], batch.padding[chosen]), *others]
     return in_full(_in_order(outputs, torch.cat([chosen, rest]).argsort()))
+
+
+@torch.no_grad()
+def _without_gradient(
+    detector: DeformableDetector, batch: ClipBatch, frames: Tensor, settings: TrainingSettings
+) -> list[DetectorOutput]:
+    """Output of `frames` (n,), chunk by chunk."""
+    if not len(frames):
+        return []
+    precision = settings.no_gradient_precision or settings.precision
+    detector = optimized_detector(detector, PRECISIONS[precision])
+    return [detector(batch.images[part], batch.padding[part]) for part in frames.split(settings.no_gradient_chunk)]
 
 
 def autocast(batch: ClipBatch, settings: TrainingSettings) -> contextlib.AbstractContextManager[None]:
@@ -223,10 +233,11 @@ def _own(batch: ClipBatch) -> slice:
     return slice(rank() * batch.clips, (rank() + 1) * batch.clips)
 
 
-def match_layers(output: DetectorOutput, batch: ClipBatch, settings: Settings) -> list[Matching]:
+def matched(output: DetectorOutput, batch: ClipBatch, settings: Settings) -> list[Matching]:
     """Matching of each decoder layer, the last layer's last."""
     layers: list[LayerOutput] = [*output.auxiliary, output]
-    return [match(layer.logits, layer.boxes_cxcywh, batch.targets, settings.loss) for layer in layers]
+    logits, boxes_cxcywh = [layer.logits for layer in layers], [layer.boxes_cxcywh for layer in layers]
+    return match_layers(logits, boxes_cxcywh, batch.targets, settings.loss)
 
 
 def boxes_total(batch: ClipBatch) -> float:
