@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from fdta.data.images import IMAGE_MEAN, IMAGE_STD, resize, resized_size, to_tensor
+from fdta.data.images import (
+    IMAGE_MEAN,
+    IMAGE_STD,
+    pin,
+    resize,
+    resize_on_device,
+    resized_size,
+    to_network,
+    to_tensor,
+)
 
 
 @pytest.mark.parametrize(
@@ -43,3 +52,36 @@ def test_tensor_has_the_mean_and_deviation_of_imagenet() -> None:
     assert tensor.shape == (3, 5, 7) and tensor.dtype == torch.float32
     expected = (image[2, 6] / 255 - np.array(IMAGE_MEAN)) / np.array(IMAGE_STD)
     np.testing.assert_allclose(tensor[:, 2, 0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(96, 64), (40, 27), (150, 101)])
+def test_images_for_the_network(size: tuple[int, int], device: torch.device) -> None:
+    images = list(np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8))
+    network = to_network(images, size, device)
+    assert network.shape == (2, 3, size[1], size[0]) and network.dtype == torch.float32
+    expected = torch.stack([to_tensor(resize(image, *size)) for image in images])
+    # A GPU may round a byte to the other side.
+    tolerance = 1e-5 if device.type == "cpu" or size == (96, 64) else 1.01 / 255 / min(IMAGE_STD)
+    torch.testing.assert_close(network.cpu(), expected, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(40, 27), (120, 64), (150, 101), (96, 64)])
+def test_bytes_resized_as_floats_are_within_one_level(size: tuple[int, int]) -> None:
+    coarse = np.random.default_rng(0).integers(0, 256, (2, 8, 12, 3), dtype=np.uint8)
+    images = coarse.repeat(8, axis=1).repeat(8, axis=2)
+    images[1] = np.random.default_rng(1).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    levels = resize_on_device(torch.from_numpy(images), size)
+    assert torch.equal(levels, levels.round()) and levels.dtype == torch.float32
+    expected = np.stack([resize(image, *size) for image in images]).transpose(0, 3, 1, 2)
+    difference = np.abs(levels.numpy() - expected)
+    assert difference.max() <= 1
+    assert difference.mean() < 0.2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
+def test_pinned_image_is_the_same_and_not_copied_again() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)[:, ::-1]
+    pinned = pin(image)
+    np.testing.assert_array_equal(pinned, image)
+    assert torch.from_numpy(pinned).is_pinned()
+    assert pin(pinned).ctypes.data == pinned.ctypes.data

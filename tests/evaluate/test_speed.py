@@ -14,7 +14,14 @@ import torch
 from fdta.cli import main
 from fdta.data.motchallenge import Sequence, read_sequence
 from fdta.errors import InputError
-from fdta.evaluate.speed import TrainingSteps, drawn_frames, measure_inference, measure_pipeline, measure_training
+from fdta.evaluate.speed import (
+    TrainingSteps,
+    _as_tracked,
+    drawn_frames,
+    measure_inference,
+    measure_pipeline,
+    measure_training,
+)
 from fdta.model.fdta import FDTA
 from fdta.params import Settings, settings_from_dict
 
@@ -111,6 +118,18 @@ def test_without_adapters_they_take_no_time(sequence: Sequence) -> None:
     measured = measure_inference(FDTA(settings), sequence, settings, CPU, repeats=1)
     assert measured["milliseconds"]["sa"] == measured["milliseconds"]["ta"] == 0
     assert measured["milliseconds"]["detr"] > 0 and measured["milliseconds"]["id-prediction"] > 0
+
+
+def test_time_as_tracked_follows_one_tracker(sequence: Sequence) -> None:
+    """What is measured on CUDA besides the components, here without CUDA."""
+    settings = tiny_settings()
+    model = FDTA(settings)
+    model.id_decoder.forward = slowed(model.id_decoder.forward, 0.1)
+    arguments = sequence, settings, CPU, (96, 64), 3
+    measured = _as_tracked(model.eval(), *arguments, wanted=4, repeats=2)
+    # There is a history in every frame that counts.
+    assert 100 <= measured["spread"][0] <= measured["milliseconds"] <= measured["spread"][1]
+    assert "as_tracked" not in measure_inference(FDTA(settings), sequence, settings, CPU, repeats=1)
 
 
 def test_measuring_leaves_the_model_as_it_was(sequence: Sequence) -> None:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from golden_weights import fill_seeded, golden_files, load_golden, published_settings
+from recorded_graphs import record_graphs
 from torch import Tensor
 
 from fdta.model.fdta import FDTA
-from fdta.params import BackboneSettings, Settings, TrackerSettings
+from fdta.params import BackboneSettings, Settings, TrackerSettings, settings_from_dict
 from fdta.track.tracker import ASSIGNMENTS, OnlineTracker, Tracks
 
 torch.set_num_threads(1)
@@ -20,11 +21,22 @@ torch.set_num_threads(1)
 def similarity(labels: int):
     """Label logits of the golden trackers: cosine with the mean of a track's embeddings."""
 
-    def id_scores(features: Tensor, missing: Tensor, rows: Tensor, times: Tensor, current: Tensor) -> Tensor:
+    def id_scores(
+        features: Tensor,
+        missing: Tensor,
+        rows: Tensor,
+        times: Tensor,
+        current: Tensor,
+        current_missing: Tensor | None = None,
+        time: Tensor | None = None,
+    ) -> Tensor:
         assert features.shape[:2] == missing.shape == (len(times), len(rows))
-        assert not missing.all(0).any()
         assert torch.equal(features.any(dim=-1), ~missing)
-        means = features.sum(0) / (~missing).sum(0)[:, None]
+        if time is None:
+            assert not missing.all(0).any()
+        else:
+            assert missing[time:].all() and current_missing.shape == (len(current),)
+        means = features.sum(0) / (~missing).sum(0).clamp(min=1)[:, None]
         logits = torch.full((len(current), labels + 1), -10.0, device=current.device)
         logits[:, -1] = 5
         logits[:, rows] = 10 * torch.cosine_similarity(current[:, None], means[None], dim=-1)
@@ -50,8 +62,8 @@ def assert_golden_tracks(tracker: OnlineTracker, golden: dict[str, Any], device:
     rows = []
     frames = zip(golden["pred_logits"], golden["pred_boxes"], golden["embeddings"], strict=True)
     for frame, (logits, boxes, embeddings) in enumerate(frames):
-        scores = torch.from_numpy(logits[:, 0]).sigmoid()
-        tracks = tracker.update(scores, torch.from_numpy(boxes), torch.from_numpy(embeddings).float().to(device))
+        scores, boxes = torch.from_numpy(logits[:, 0]).sigmoid().to(device), torch.from_numpy(boxes).to(device)
+        tracks = tracker.update(scores, boxes, torch.from_numpy(embeddings).float().to(device))
         center, size = np.split(tracks.boxes_cxcywh * np.array([width, height] * 2), 2, axis=1)
         number = np.full(len(size), frame)
         rows.append(np.column_stack((number, tracks.identities, center - size / 2, size, tracks.scores)))
@@ -61,13 +73,17 @@ def assert_golden_tracks(tracker: OnlineTracker, golden: dict[str, Any], device:
     np.testing.assert_allclose(found[:, 6], golden["tracks"][:, 6], atol=1e-6, rtol=0)
 
 
+# None: as the device has it. 4: one transfer, and too few candidates at first.
+@pytest.mark.parametrize("candidates", [None, 4])
 @pytest.mark.parametrize("name", golden_files("tracker_*"))
-def test_tracks_are_the_published_ones(name: str, device: torch.device) -> None:
+def test_tracks_are_the_published_ones(name: str, candidates: int | None, device: torch.device) -> None:
     golden, settings = golden_run(name)
     labels = int(golden["num_id_vocabulary"])
     if str(golden["id_scores"]) == "similarity":
         width = golden["embeddings"].shape[-1]
-        tracker = OnlineTracker(similarity(labels), labels, width, settings.history, settings.tracker, device)
+        tracker = OnlineTracker(
+            similarity(labels), labels, width, settings.history, settings.tracker, device, candidates
+        )
     else:
         assert str(golden["id_scores"]) == "id_decoder"
         published = published_settings(str(golden["config"]))
@@ -77,8 +93,58 @@ def test_tracks_are_the_published_ones(name: str, device: torch.device) -> None:
         model.detector = None
         fill_seeded(model, str(golden["config"]), int(golden["seed"]))
         settings = dataclasses.replace(published, history=settings.history, tracker=settings.tracker)
-        tracker = OnlineTracker.from_model(model.eval().to(device), settings)
+        tracker = OnlineTracker.from_model(model.eval().to(device), settings, candidates)
     assert_golden_tracks(tracker, golden, device)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "missing", "recorded"),
+    [
+        ("object-max", "mask", False),
+        ("object-max", "mask", True),
+        ("object-max", "zero-vector", False),
+        ("object-max", "zero-vector", True),
+        ("hungarian", "mask", False),
+        ("id-max", "mask", False),
+    ],
+)
+def test_one_transfer_gives_the_same_tracks(
+    assignment: str, missing: str, recorded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Objects that come and go, and more than labels; also as a graph, which repeats what it once did."""
+    if recorded:
+        record_graphs(monkeypatch)
+    settings = settings_from_dict(
+        {
+            "history": 5,
+            "backbone": {"blocks": [1, 1, 1, 1]},
+            "detector": {"width": 16, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "queries": 1}
+            | {"norm_groups": 4},
+            "spatial": {"enabled": False},
+            "temporal": {"layers": 2, "heads": 2, "feedforward": 16, "missing": missing},
+            "association": {"labels": 6, "label_width": 16, "layers": 2, "heads": 2},
+            "tracker": {"assignment": assignment, "id_threshold": 0.1},
+        }
+    )
+    torch.manual_seed(0)
+    model = FDTA(settings).eval()
+    model.detector = None
+    counting, guessing = (OnlineTracker.from_model(model, settings, candidates) for candidates in (0, 2))
+    generator = np.random.default_rng(0)
+    kinds = torch.randn(12, 16)
+    continued = 0
+    for frame in range(30):
+        scores, boxes = generator.uniform(0, 1, 12), generator.uniform(-0.1, 1, (12, 4))
+        scores *= frame not in (7, 8)  # frames without objects
+        there = generator.permutation(12)
+        embeddings = kinds[there] + 0.1 * torch.randn(12, 16)
+        given = torch.from_numpy(scores).float(), torch.from_numpy(boxes).float(), embeddings
+        before = counting._next_identity
+        expected, actual = counting.update(*given), guessing.update(*given)
+        for name, value in vars(expected).items():
+            np.testing.assert_array_equal(getattr(actual, name), value)
+        continued += (expected.identities < before).sum()
+    assert continued > 20 and counting._next_identity > 20
 
 
 def people(identities: list[int], score: float | list[float] = 0.9) -> tuple[Tensor, Tensor, Tensor]:

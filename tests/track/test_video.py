@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -31,12 +32,14 @@ from fdta.params import (
     TemporalSettings,
     TrackerSettings,
 )
+from fdta.track import source as sources
 from fdta.track.live import FrameTracks, Tracker
 from fdta.track.sequence import track_sequence
 from fdta.track.source import is_split, open_source, read_ahead
 from fdta.track.video import Annotator, VideoWriter, colour, track_video
 
 FRAMES = 24
+CPU = torch.device("cpu")
 SETTINGS = Settings(
     history=4,
     backbone=BackboneSettings(block="basic", norm="group", stem_width=8, widths=(8, 8, 8, 8), blocks=(1, 1, 1, 1)),
@@ -215,6 +218,8 @@ def test_source_is_read_one_frame_at_a_time(weights, tmp_path):
     tracker = Tracker.from_checkpoint(weights)
 
     class Removing:
+        device = CPU
+
         def update(self, frame):
             (tmp_path / "frames/3.png").unlink(missing_ok=True)
             return tracker.update(frame)
@@ -375,9 +380,22 @@ def test_reading_ahead_keeps_order_and_defects():
 
     read = []
     with pytest.raises(InputError, match="broken"):
-        for image in read_ahead(images()):
+        for image in read_ahead(images(), CPU):
             read.append(int(image[0, 0, 0]))
     assert read == [0, 1, 2]
+
+
+def test_the_reading_thread_pins_for_cuda(monkeypatch):
+    pinned = []
+
+    def pin(image):
+        pinned.append((int(image), threading.current_thread() is threading.main_thread()))
+        return image + 10
+
+    monkeypatch.setattr(sources, "pin", pin)
+    given = map(np.array, range(3))
+    assert [int(image) for image in read_ahead(given, torch.device("cuda"))] == [10, 11, 12]
+    assert pinned == [(0, False), (1, False), (2, False)]
 
 
 def test_reading_ahead_leaves_the_source_to_be_closed():
@@ -391,7 +409,7 @@ def test_reading_ahead_leaves_the_source_to_be_closed():
             closed.append(True)
 
     source = images()
-    ahead = read_ahead(source)
+    ahead = read_ahead(source, CPU)
     next(ahead)
     ahead.close()
     assert not closed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -41,14 +43,50 @@ def to_tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy((image - shift) / scale).permute(2, 0, 1).contiguous()
 
 
-def to_network(images: list[np.ndarray], device: torch.device) -> Tensor:
-    """`images`, each (H, W, 3) uint8 RGB, as the network reads them: (n, 3, H, W) float32 on `device`.
+def to_network(images: list[np.ndarray], size: tuple[int, int], device: torch.device) -> Tensor:
+    """`images`, each (H, W, 3) uint8 RGB, as the network reads them: (n, 3, height, width) float32 on `device`.
 
-    The numbers are those of `to_tensor`. To a GPU the bytes travel, while the CPU goes on, and are normalized there.
+    The numbers are those of `resize` and `to_tensor`. To a GPU the bytes travel, while the CPU goes on, and are resized
+    and normalized there, which may change a byte by one level. An image in pinned memory (`pin`) is not copied before.
+
+    Args:
+        images: of one size.
+        size: width and height in the network.
+        device: where the result goes.
     """
-    stacked = torch.from_numpy(np.stack(images))
+    scale, shift = _statistics(device)
     if device.type == "cuda":
-        stacked = stacked.pin_memory().to(device, non_blocking=True)
-    scale = torch.tensor(IMAGE_STD, device=device) * 255
-    shift = torch.tensor(IMAGE_MEAN, device=device) * 255
+        resized = resize_on_device(_pinned(images).to(device, non_blocking=True), size)
+        return resized.sub_(shift[:, None, None]).div_(scale[:, None, None])
+    stacked = torch.from_numpy(np.stack([resize(image, *size) for image in images])).to(device)
     return stacked.float().sub_(shift).div_(scale).permute(0, 3, 1, 2)
+
+
+def resize_on_device(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """(n, H, W, 3) uint8 as (n, 3, height, width) float32 in whole numbers 0..255, within one level of `resize`."""
+    levels = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    if levels.shape[2:] == (size[1], size[0]):
+        return levels
+    return interpolate(levels, size=(size[1], size[0]), mode="bilinear", antialias=True).round_()
+
+
+def pin(image: np.ndarray) -> np.ndarray:
+    """A copy of `image` in memory that a GPU reads while the CPU goes on; needs CUDA."""
+    return _pinned([image])[0].numpy()
+
+
+def _pinned(images: list[np.ndarray]) -> Tensor:
+    """(n, H, W, 3) in pinned memory."""
+    if len(images) == 1 and images[0].flags.carray and (only := torch.from_numpy(images[0])).is_pinned():
+        return only[None]
+    pinned = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=True)
+    np.stack(images, out=pinned.numpy())
+    return pinned
+
+
+@functools.lru_cache(maxsize=4)
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Deviation and mean (3,) of a byte; kept, because a GPU would wait for them in every frame."""
+    with torch.inference_mode(False):
+        scale, shift = (torch.tensor(values) * 255 for values in (IMAGE_STD, IMAGE_MEAN))
+        return scale.to(device), shift.to(device)

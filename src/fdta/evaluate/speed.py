@@ -21,17 +21,19 @@ from torch import Tensor, nn
 
 from fdta.data.clips import ClipBatch
 from fdta.data.identities import assign_identities
-from fdta.data.images import resize, resized_size, to_network
+from fdta.data.images import resized_size, to_network
 from fdta.data.targets import Targets
 from fdta.errors import InputError
 from fdta.evaluate.reference import Reference
-from fdta.model.detector import DeformableDetector, DetectorOutput
+from fdta.model.detector import DeformableDetector
 from fdta.model.fdta import FDTA
+from fdta.model.graphs import Graphed
 from fdta.params import Settings
 from fdta.report.measured import machine
-from fdta.track.sequence import fetch
+from fdta.track.sequence import objects as objects_of
+from fdta.track.sequence import watching
 from fdta.track.source import open_source, read_ahead
-from fdta.track.tracker import IDScores, OnlineTracker
+from fdta.track.tracker import IDScores, OnlineTracker, Tracks
 from fdta.train.objectives import TrackerObjective
 from fdta.train.optimizer import build_optimizer, clip_gradients
 
@@ -106,10 +108,11 @@ def measure_inference(
     """Time the online tracker frame by frame (one image at a time) on the first frames of `sequence`.
 
     The components are the rows of Table 8: `detr`, the detector without the next; `sa`, the Spatial Adapter and the
-    decoder's attention to depth; `ta`, the Temporal Adapter; `id-prediction`, trajectory features, ID decoder and
-    assignment; `other`, resizing, normalizing and moving the image, and fetching scores and boxes. Reading images is
-    not in the total, because tracking reads them ahead. A GPU is waited for at every component's boundaries, so that
-    `total` is a little above what tracking takes.
+    decoder's attention to depth; `ta`, the Temporal Adapter; `id-prediction`, trajectory features, ID decoder, the
+    transfer of what they say and assignment; `other`, resizing, normalizing and moving the image, and scores of the
+    detector's logits. Reading images is not in the total, because tracking reads them ahead. A GPU is waited for at
+    every component's boundaries, and there are no CUDA graphs, which know no components: `total` is above what tracking
+    takes, and `as_tracked` tells that.
 
     Args:
         model: on `device`; put into evaluation mode.
@@ -123,7 +126,8 @@ def measure_inference(
         JSON-able: milliseconds, those a frame of each component and their sum `total`, of the pass with the median
         total; spread, smallest and largest of each over the passes; passes, the totals of all; apart, milliseconds a
         frame of reading (`decode`), of `preprocessing`, a part of `other`, and of the tracker without its networks
-        (`bookkeeping`, a part of `id-prediction`); sequence, frames, and objects (mean
+        (`bookkeeping`, a part of `id-prediction`); on CUDA as_tracked, milliseconds a frame without reading, from CUDA
+        graphs where they can be captured (median over the passes, and spread); sequence, frames, and objects (mean
         number tracked a frame); image, the width and height in the network; peak_mebibytes; machine and threads.
 
     Raises:
@@ -138,11 +142,15 @@ def measure_inference(
     passes = [_pass(model, sequence, settings, device, size, frames, objects) for _ in range(repeats)]
     passes.sort(key=lambda measured: measured[0]["total"])
     milliseconds, apart, tracked = passes[(repeats - 1) // 2]
+    as_tracked = {}
+    if device.type == "cuda":
+        as_tracked = {"as_tracked": _as_tracked(model, sequence, settings, device, size, frames, objects, repeats)}
     return {
         "milliseconds": milliseconds,
         "spread": {name: _spread([measured[0][name] for measured in passes]) for name in milliseconds},
         "passes": [measured["total"] for measured, _, _ in passes],
         "apart": apart,
+        **as_tracked,
         "sequence": sequence.name,
         "frames": frames,
         "objects": tracked,
@@ -165,7 +173,7 @@ def _pass(
 ) -> tuple[dict[str, float], dict[str, float], float]:
     """Milliseconds a frame by component, those told apart, and objects a frame, of one pass over `frames` frames."""
     clock = _clock(device)
-    tracker = OnlineTracker.from_model(model, settings)
+    tracker = OnlineTracker.from_model(model, settings, graphs=False)
     scoring: list[float] = []
     tracker.id_scores = _spanned(tracker.id_scores, clock, scoring)
     decoding = preparing = detecting = tracking = total = 0.0
@@ -176,18 +184,18 @@ def _pass(
             before = clock()
             image = sequence.image(frame)
             start = clock()
-            images = to_network([resize(image, *size)], device)
+            images = to_network([image], size, device)
             ready = clock()
             output = model.detector(images)
             detected = clock()
-            scores, boxes_cxcywh = _found(output, wanted)
-            fetched = clock()
-            tracks = tracker.update(scores, boxes_cxcywh, output.embeddings[0])
+            found = _wanted(objects_of(output), wanted)
+            given = clock()
+            tracks = tracker.update(*found)
             end = clock()
             decoding += start - before
             preparing += ready - start
             detecting += detected - ready
-            tracking += end - fetched
+            tracking += end - given
             total += end - start
             objects += len(tracks.identities)
     sa, ta = sum(spatial_spans), sum(temporal_spans)
@@ -216,32 +224,70 @@ def _spanned(call: IDScores, clock: Callable[[], float], spans: list[float]) -> 
     return timed
 
 
-def _found(output: DetectorOutput, wanted: int | None) -> tuple[Tensor, Tensor]:
-    """Scores (Q,) and boxes (Q, 4) of one image; the first `wanted` queries are objects, if a number is given."""
-    scores, boxes_cxcywh = fetch(output)
+def _wanted(found: tuple[Tensor, Tensor, Tensor], wanted: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores (Q,), boxes and embeddings of one image; the first `wanted` queries are objects, if a number is given."""
+    (scores,), (boxes_cxcywh,), (embeddings,) = found
     if wanted is not None:
-        scores = (torch.arange(scores.shape[1]) < wanted).float()[None]
-    return scores[0], boxes_cxcywh[0]
+        scores = (torch.arange(len(scores), device=scores.device) < wanted).float()
+    return scores, boxes_cxcywh, embeddings
 
 
+def _track(
+    image: np.ndarray,
+    size: tuple[int, int],
+    detect: Graphed,
+    tracker: OnlineTracker,
+    device: torch.device,
+    wanted: int | None,
+) -> Tracks:
+    return tracker.update(*_wanted(detect(to_network([image], size, device)), wanted))
+
+
+@torch.inference_mode()
+def _as_tracked(
+    model: FDTA,
+    sequence: Frames,
+    settings: Settings,
+    device: torch.device,
+    size: tuple[int, int],
+    frames: int,
+    wanted: int | None,
+    repeats: int,
+) -> dict[str, Any]:
+    """Milliseconds a frame over `repeats` passes of one tracker, after another pass."""
+    clock, passes = _clock(device), []
+    detect, tracker = watching(model.detector), OnlineTracker.from_model(model, settings)
+    for _ in range(repeats + 1):
+        seconds = 0.0
+        for frame in range(1, frames + 1):
+            image = sequence.image(frame)
+            start = clock()
+            _track(image, size, detect, tracker, device, wanted)
+            seconds += clock() - start
+        passes.append(1000 * seconds / frames)
+    return _summary(passes[1:])
+
+
+@torch.inference_mode()
 def measure_pipeline(
     model: FDTA, settings: Settings, device: torch.device, folder: Path, repeats: int, objects: int
 ) -> dict[str, Any]:
     """Time tracking of the images in `folder` from file to tracks, images read ahead: milliseconds a frame.
 
-    Arguments are as of `measure_inference`; median and spread are over `repeats` passes.
+    Arguments are as of `measure_inference`; median and spread are over `repeats` passes of one tracker, after another
+    pass, in which CUDA graphs are captured.
     """
     _at_least_one(repeats)
     clock, passes = _clock(device), []
+    detect, tracker = watching(model.detector), OnlineTracker.from_model(model, settings)
+    short, long = settings.tracker.short_side, settings.tracker.long_side
     for _ in range(repeats + 1):
-        tracker, source, frames = OnlineTracker.from_model(model, settings), open_source(str(folder)), 0
+        source, frames = open_source(str(folder)), 0
         start = clock()
-        with torch.inference_mode(), closing(source.images), closing(read_ahead(source.images)) as images:
+        with closing(source.images), closing(read_ahead(source.images, device)) as images:
             for image in images:
-                size = settings.tracker.short_side, settings.tracker.long_side
-                resized = resize(image, *resized_size(image.shape[1], image.shape[0], *size))
-                output = model.detector(to_network([resized], device))
-                tracker.update(*_found(output, objects), output.embeddings[0])
+                size = resized_size(image.shape[1], image.shape[0], short, long)
+                _track(image, size, detect, tracker, device, objects)
                 frames += 1
         passes.append(1000 * (clock() - start) / frames)
     return _summary(passes[1:]) | {"frames": frames, "objects": objects, "peak_mebibytes": _peak(device)}

@@ -30,7 +30,8 @@ else:
 
 def attend(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
     """As `fdta.model.deformable_attention.deformable_attention`; result in the precision of `value`."""
-    return _Attend.apply(value, locations, weights, _levels(tuple(shapes), value.device))
+    with torch.cuda.device_of(value):  # Triton launches on the current device.
+        return _Attend.apply(value, locations, weights, _levels(tuple(shapes), value.device))
 
 
 def usable(value: Tensor) -> bool:
@@ -63,9 +64,10 @@ def _try(device: torch.device) -> bool:
         return False
 
 
-@functools.lru_cache(maxsize=16)
+@functools.cache
 def _levels(shapes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
-    """(L, 3) int32: height, width and first cell of each level; kept, lest a GPU wait for them in every layer."""
+    """(L, 3) int32: height, width and first cell of each level; kept, lest a GPU wait for them in every layer, and for
+    good, because CUDA graphs read them."""
     starts = itertools.accumulate((height * width for height, width in shapes), initial=0)
     rows = [(*shape, start) for shape, start in zip(shapes, starts, strict=False)]
     with torch.inference_mode(False):

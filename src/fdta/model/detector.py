@@ -68,7 +68,8 @@ class DeformableDetector(nn.Module):
         self.spatial_adapter = None
         if spatial.enabled:
             self.spatial_adapter = SpatialAdapter(width, detector.heads, detector.norm_groups, spatial)
-        self._unpadded: tuple[tuple[object, ...], Geometry] | None = None
+        self.unpadded: tuple[tuple[object, ...], Geometry] | None = None
+        """Size and device of the last batch without padding, and its geometry, which is only ever replaced."""
         self._initialize(detector)
 
     def _initialize(self, settings: DetectorSettings) -> None:
@@ -130,12 +131,12 @@ class DeformableDetector(nn.Module):
     def _unpadded_geometry(self, images: Tensor, shapes: Shapes) -> Geometry:
         """Of images that share it because none is padded, as in a batch of one clip; the last one is kept."""
         key = (*images.shape[-2:], images.device)
-        if self._unpadded is None or self._unpadded[0] != key:
+        if self.unpadded is None or self.unpadded[0] != key:
             # What is kept may be needed in training too, where tensors of the inference mode are refused.
             with torch.inference_mode(False), torch.no_grad():
                 nowhere = torch.zeros(1, *images.shape[-2:], dtype=torch.bool, device=images.device)
-                self._unpadded = key, _geometry(nowhere, shapes, self.level_embedding.shape[1], padded=False)
-        return self._unpadded[1]
+                self.unpadded = key, _geometry(nowhere, shapes, self.level_embedding.shape[1], padded=False)
+        return self.unpadded[1]
 
     def _decode(self, memory: Tensor, depth_memory: Tensor | None, geometry: Geometry) -> list[LayerOutput]:
         position, tokens = self.queries.expand(len(memory), -1, -1).chunk(2, -1)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from fdta.data.images import resize, resized_size, to_network
+from fdta.data.images import resized_size, to_network
 from fdta.errors import InputError
 from fdta.model.fdta import FDTA
 from fdta.model.inference import optimized, precision
 from fdta.params import Settings
 from fdta.track.run import load_run
-from fdta.track.sequence import corners, fetch
+from fdta.track.sequence import corners, watching
 from fdta.track.tracker import OnlineTracker
 
 if TYPE_CHECKING:
@@ -54,11 +54,13 @@ class Tracker:
         """Before the first image.
 
         Args:
-            model: its device is where everything is computed; put into evaluation mode.
+            model: its device is where everything is computed; put into evaluation mode. Its weights stay as they are:
+                on CUDA, graphs read them.
             settings: of the model.
         """
         self._model = model.eval()
         self._settings = settings
+        self._detect = watching(self._model.detector)
         self.reset()
 
     @classmethod
@@ -88,6 +90,11 @@ class Tracker:
         model, settings, _ = load_run(str(weights), root, root / "params.yaml", None, device)
         return cls(optimized(model, numbers), settings)
 
+    @property
+    def device(self) -> torch.device:
+        """Where everything is computed."""
+        return next(self._model.parameters()).device
+
     def reset(self) -> None:
         """Forget every track; identities start at 0 again."""
         self._tracker = OnlineTracker.from_model(self._model, self._settings)
@@ -113,10 +120,8 @@ class Tracker:
             raise InputError(f"frame: {width} x {height} pixels, it is empty; give an image")
         settings = self._settings.tracker
         size = resized_size(width, height, settings.short_side, settings.long_side)
-        image = resize(frame if channels == "RGB" else frame[..., ::-1], *size)
-        output = self._model.detector(to_network([image], next(self._model.parameters()).device))
-        scores, boxes_cxcywh = fetch(output)
-        found = self._tracker.update(scores[0], boxes_cxcywh[0], output.embeddings[0])
+        images = to_network([frame if channels == "RGB" else frame[..., ::-1]], size, self.device)
+        found = self._tracker.update(*(tensor[0] for tensor in self._detect(images)))
         order = np.argsort(found.identities)
         boxes_xyxy = corners(found.boxes_cxcywh[order]) * np.array([width, height] * 2)
         return FrameTracks(boxes_xyxy, found.identities[order], found.scores[order])

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fdta.data.images import resize, resized_size, to_network
+from fdta.data.images import resized_size, to_network
 from fdta.data.motchallenge import Boxes, Sequence, read_split, write_boxes
 from fdta.errors import InputError
 from fdta.files import write_json
-from fdta.model.detector import LayerOutput
+from fdta.model.detector import DeformableDetector, LayerOutput
 from fdta.model.fdta import FDTA
+from fdta.model.graphs import Graphed
 from fdta.params import Settings, TrackerSettings
 from fdta.track.detections import Detections, write_detections
 from fdta.track.tracker import OnlineTracker
@@ -113,6 +114,7 @@ def track_split(
         InputError: the split or an image of it cannot be read.
     """
     part = part or Part(1, 1)
+    detect = watching(model.detector)
     sequences = tqdm(
         read_split(folder)[part.number - 1 :: part.count], unit="sequence", disable=None
     )  # None: only on a terminal
@@ -123,7 +125,7 @@ def track_split(
             continue
         tracks_path = tracks_folder / f"{sequence.name}.txt"
         detections_path = detections_folder / f"{sequence.name}.npz"
-        tracks, detections = track_sequence(model, sequence, settings, device)
+        tracks, detections = track_sequence(model, sequence, settings, device, detect=detect)
         write_detections(detections_path, detections)
         write_boxes(tracks_path, tracks)
         if unfinished:
@@ -135,7 +137,12 @@ def track_split(
 
 @torch.inference_mode()
 def track_sequence(
-    model: FDTA, sequence: Sequence, settings: Settings, device: torch.device, chunk: int = 8
+    model: FDTA,
+    sequence: Sequence,
+    settings: Settings,
+    device: torch.device,
+    chunk: int = 8,
+    detect: Graphed | None = None,
 ) -> tuple[Boxes, Detections]:
     """Tracks and detections of `sequence`, in pixels of its images; (0, 0) is their top left corner.
 
@@ -147,28 +154,31 @@ def track_sequence(
         settings: of the model.
         device: of the model.
         chunk: frames that go through the detector at once. Results do not depend on it (but for rounding).
+        detect: `watching` of the model's detector, from the sequence before; None: a new one.
 
     Raises:
         InputError: an image cannot be read.
     """
     model.eval()
+    detect = detect or watching(model.detector)
     tracker = OnlineTracker.from_model(model, settings)
     scale = np.array([sequence.width, sequence.height] * 2)
     tracks: list[tuple[np.ndarray, ...]] = []
     detections: list[tuple[np.ndarray, ...]] = []
     for frames, images in _chunks(sequence, settings, device, chunk):
-        output = model.detector(images)
-        scores, boxes_cxcywh = fetch(output)
+        found_objects = detect(images)
+        # Whole, because a GPU would be waited for to choose.
+        scores, boxes_cxcywh, embeddings = (tensor.cpu() for tensor in found_objects)
         recorded = scores > settings.tracker.record_threshold
         detections.append(
             (
                 frames[recorded.nonzero()[:, 0]],
                 corners(boxes_cxcywh[recorded].numpy()) * scale,
                 scores[recorded].numpy(),
-                output.embeddings[recorded.to(device)].half().cpu().numpy(),
+                embeddings[recorded].half().numpy(),
             )
         )
-        for frame, *detected in zip(frames, scores, boxes_cxcywh, output.embeddings, strict=True):
+        for frame, *detected in zip(frames, *found_objects, strict=True):
             found = tracker.update(*detected)
             boxes_xywh = corners(found.boxes_cxcywh) * scale
             boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
@@ -180,11 +190,14 @@ def track_sequence(
     return Boxes(frame, identity, boxes_xywh, score.astype(np.float64)), found_detections
 
 
-def fetch(output: LayerOutput) -> tuple[Tensor, Tensor]:
-    """Scores (B, Q) and boxes (B, Q, 4) of a detector's output on the CPU, in one transfer."""
-    score = output.logits.float().sigmoid().amax(dim=-1, keepdim=True)
-    fetched = torch.cat([score, output.boxes_cxcywh.float()], -1).cpu()
-    return fetched[..., 0], fetched[..., 1:]
+def objects(output: LayerOutput) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores (B, Q), boxes (B, Q, 4) and embeddings (B, Q, d) of a detector's output, where it is."""
+    return output.logits.float().sigmoid().amax(dim=-1), output.boxes_cxcywh.float(), output.embeddings
+
+
+def watching(detector: DeformableDetector) -> Graphed:
+    """Images (B, 3, H, W) -> `objects` that `detector` finds in them."""
+    return Graphed(lambda images: objects(detector(images)), "detector", lambda: detector.unpadded)
 
 
 def read_images(
@@ -196,7 +209,7 @@ def read_images(
         InputError: an image cannot be read.
     """
     size = resized_size(sequence.width, sequence.height, settings.short_side, settings.long_side)
-    return to_network([resize(sequence.image(int(frame)), *size) for frame in frames], device)
+    return to_network([sequence.image(int(frame)) for frame in frames], size, device)
 
 
 def _chunks(

@@ -11,7 +11,9 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+import torch
 
+from fdta.data.images import pin
 from fdta.data.motchallenge import IMAGE_EXTENSIONS, Sequence, decode_image, read_sequence
 from fdta.errors import InputError
 
@@ -71,15 +73,21 @@ def open_source(given: str) -> Source:
     )
 
 
-def read_ahead(images: Images) -> Images:
+def read_ahead(images: Images, device: torch.device) -> Images:
     """The same `images`, each read by another thread while the one before is in use; closing it waits for that thread.
 
-    `images` itself is left to be closed by its owner.
+    For a `device` of CUDA they lie in pinned memory, from where they reach it while the CPU goes on. `images` itself is
+    left to be closed by its owner.
     """
+
+    def read() -> np.ndarray | None:
+        image = next(images, None)
+        return image if image is None or device.type != "cuda" else pin(image)
+
     with ThreadPoolExecutor(max_workers=1) as reader:
-        coming = reader.submit(next, images, None)
+        coming = reader.submit(read)
         while (image := coming.result()) is not None:
-            coming = reader.submit(next, images, None)
+            coming = reader.submit(read)
             yield image
 
 

@@ -59,7 +59,7 @@ def track_video(
     """
     with ExitStack() as stack:
         images = stack.enter_context(closing(source.images))
-        images = stack.enter_context(closing(read_ahead(images)))
+        images = stack.enter_context(closing(read_ahead(images, tracker.device)))
         images, broken = _up_to_defect(images)
         interrupted = stack.enter_context(_interruptible())
         text_file = stack.enter_context(stack.enter_context(whole_file(tracks)).open("w"))
