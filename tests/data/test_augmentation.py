@@ -61,13 +61,8 @@ def test_one_draw_fits_every_frame_of_a_clip(frame):
     )
     sizes = set()
     for seed in range(30):
-        changes = draw_augmentation(settings, 30, 20, np.random.default_rng(seed))
-        ends = []
-        for _ in range(2):
-            changed = frame
-            for change in changes:
-                changed = change(changed)
-            ends.append(changed)
+        augmentation = draw_augmentation(settings, 30, 20, np.random.default_rng(seed))
+        ends = [augmentation(frame) for _ in range(2)]
         assert np.array_equal(ends[0].image, ends[1].image)
         height, width = ends[0].image.shape[:2]
         assert min(height, width) in (16, 24) and max(height, width) <= 60
