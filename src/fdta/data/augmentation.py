@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -21,7 +22,7 @@ class Frame:
     image: np.ndarray
     """(H, W, 3) uint8 RGB."""
     depth: np.ndarray | None
-    """(H, W) uint8, larger is nearer."""
+    """(H', W') uint8, larger is nearer; before `resize` it may have fewer pixels than the image."""
     boxes_xyxy: np.ndarray
     """(n, 4) pixels."""
     identities: np.ndarray
@@ -119,6 +120,7 @@ def pan(still: Frame, length: int, largest: float, generator: np.random.Generato
     once, from the still; the published code resamples frame from frame.
     """
     height, width = still.image.shape[:2]
+    still = resize(still, width, height)
     shifts = [
         int(generator.integers(-math.ceil(largest * side), math.ceil(largest * side) + 1)) for side in (width, height)
     ]
@@ -153,25 +155,17 @@ def draw_augmentation(
         part_height = int(generator.integers(min(smallest, height), min(largest, height) + 1))
         left = int(generator.integers(0, width - part_width + 1))
         top = int(generator.integers(0, height - part_height + 1))
-        changes.append(_resize_to(width, height))
-        changes.append(_crop_to(left, top, part_width, part_height))
+        changes.append(partial(resize, width=width, height=height))
+        changes.append(partial(crop, left=left, top=top, width=part_width, height=part_height))
         width, height = part_width, part_height
     short = int(generator.choice(settings.short_sides))
-    size = resized_size(width, height, short, settings.long_side)
-    changes.append(_resize_to(*size))
-    factors = [
-        float(generator.uniform(1 - spread, 1 + spread))
-        for spread in (settings.brightness, settings.contrast, settings.saturation)
-    ]
+    size = width, height = resized_size(width, height, short, settings.long_side)
+    changes.append(partial(resize, width=width, height=height))
+    factors = {
+        name: float(generator.uniform(1 - getattr(settings, name), 1 + getattr(settings, name)))
+        for name in ("brightness", "contrast", "saturation")
+    }
     turn = float(generator.uniform(-settings.hue, settings.hue))
-    if any(factor != 1 for factor in factors) or turn:
-        changes.append(lambda frame: jitter(frame, *factors, turn))
+    if any(factor != 1 for factor in factors.values()) or turn:
+        changes.append(partial(jitter, **factors, hue=turn))
     return Augmentation(enough or size, tuple(changes))
-
-
-def _resize_to(width: int, height: int) -> Change:
-    return lambda frame: resize(frame, width, height)
-
-
-def _crop_to(left: int, top: int, width: int, height: int) -> Change:
-    return lambda frame: crop(frame, left, top, width, height)

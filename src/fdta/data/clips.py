@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -53,13 +54,36 @@ class ClipBatch:
         def optional(x: Tensor | None) -> Tensor | None:
             return None if x is None else change(x)
 
-        return ClipBatch(
-            change(self.images),
-            change(self.padding),
-            optional(self.depth),
-            [Targets(change(t.boxes_cxcywh), change(t.identities), optional(t.attributes)) for t in self.targets],
-            self.clips,
-        )
+        boxes, identities, attributes, counts = _joined(self.targets)
+        targets = _split(change(boxes), change(identities), optional(attributes), counts)
+        return ClipBatch(change(self.images), change(self.padding), optional(self.depth), targets, self.clips)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # From a worker, every tensor travels as a file of shared memory of its own: let there be few.
+        return _batch, (self.images, self.padding, self.depth, _joined(self.targets), self.clips)
+
+
+_Joined = tuple[Tensor, Tensor, Tensor | None, list[int]]
+
+
+def _joined(targets: list[Targets]) -> _Joined:
+    """Boxes, identities and attributes of all frames, and how many objects each has."""
+    attributes = [t.attributes for t in targets if t.attributes is not None]
+    return (
+        torch.cat([t.boxes_cxcywh for t in targets]),
+        torch.cat([t.identities for t in targets]),
+        torch.cat(attributes) if attributes else None,
+        [len(t.identities) for t in targets],
+    )
+
+
+def _split(boxes: Tensor, identities: Tensor, attributes: Tensor | None, counts: list[int]) -> list[Targets]:
+    parts = [None] * len(counts) if attributes is None else attributes.split(counts)
+    return [Targets(*part) for part in zip(boxes.split(counts), identities.split(counts), parts, strict=True)]
+
+
+def _batch(images: Tensor, padding: Tensor, depth: Tensor | None, joined: _Joined, clips: int) -> ClipBatch:
+    return ClipBatch(images, padding, depth, _split(*joined), clips)
 
 
 class ClipSampler:
@@ -187,7 +211,7 @@ class ClipDataset:
         image = source.image(number, enough)
         boxes, identities = self.truth[sequence][number]
         reduction = source.width // image.shape[1]
-        if depth is not None and reduction > 1:
+        if depth is not None and depth.shape[1] > image.shape[1]:
             depth = cv2.resize(depth, image.shape[1::-1], interpolation=cv2.INTER_AREA)
         return Frame(image, depth, boxes / reduction, identities)
 

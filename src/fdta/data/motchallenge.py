@@ -143,12 +143,13 @@ class Sequence:
         return max((n for n in fits if self.width >= n * width and self.height >= n * height), default=1)
 
     def depth(self, frame: int) -> np.ndarray:
-        """Pseudo depth of frame `frame` as (H, W) uint8 inverse depth: larger is nearer.
+        """Pseudo depth of frame `frame` as (H / n, W / n) uint8 inverse depth: larger is nearer.
 
-        The file is an 8-bit grey image, or one that the published code coloured (OpenCV's map "inferno").
+        The file is an 8-bit grey image, or one that the published code coloured (OpenCV's map "inferno"); it has the
+        frame's size, or both sides are the frame's divided by the same whole number n.
 
         Raises:
-            InputError: the map is missing, broken, of another form, or of another size than the frame.
+            InputError: the map is missing, broken, of another form, or of another size.
         """
         path = self.depth_path(frame)
         depth = decode_image(path, cv2.IMREAD_UNCHANGED, "make the depth maps of this split with 'fdta depth'")
@@ -159,7 +160,10 @@ class Sequence:
                 f"{path}: depth maps are 8-bit grey images, or coloured by the map inferno; make them again with "
                 f"'fdta depth'"
             )
-        self.check_size(path, depth.shape[1], depth.shape[0])
+        height, width = depth.shape
+        times = self.width // width
+        if (times * width, times * height) != (self.width, self.height):
+            self.check_size(path, width, height)
         return depth
 
     def depth_path(self, frame: int) -> Path:
