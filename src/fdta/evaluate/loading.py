@@ -8,7 +8,7 @@ import math
 import statistics
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -110,13 +110,13 @@ def _one_by_one(dataset: ClipDataset, clips: int, device: torch.device) -> tuple
 
 
 def _clips_a_second(dataset: ClipDataset, workers: int, clips: int, device: torch.device) -> float:
-    batches = load(dataset, Plan(dataset.sampler, 1, 1), range(1), 0, workers, device)
     processes = max(workers, 1)
-    next(batches)
-    start = perf_counter()
-    # The other workers have read their first clip, too.
-    read = sum(clip.clips for clip in itertools.islice(batches, clips * processes - 1)) - (processes - 1)
-    return read / (perf_counter() - start)
+    with closing(load(dataset, Plan(dataset.sampler, 1, 1), range(1), 0, workers, device)) as batches:
+        next(batches)
+        start = perf_counter()
+        # The other workers have read their first clip, too.
+        read = sum(clip.clips for clip in itertools.islice(batches, clips * processes - 1)) - (processes - 1)
+        return read / (perf_counter() - start)
 
 
 @contextmanager
