@@ -121,7 +121,7 @@ class Sequence:
         Args:
             frame: counted from 1.
             enough: width and height that suffice. A JPEG file that has twice, 4 or 8 times as many pixels a side is
-                decoded at a half, a quarter or an eighth of its size, for less than half of the time; only if both of
+                decoded at a half, a quarter or an eighth of its size, in about half of the time; only if both of
                 its sides are multiples of that, so that a pixel is exactly 2 x 2, 4 x 4 or 8 x 8 of the file's.
 
         Raises:
