@@ -257,6 +257,12 @@ def test_reduced_decoding_finds_what_full_decoding_does(tmp_path) -> None:
     path.write_bytes(path.read_bytes()[:1500])
     with pytest.raises(InputError, match="cut short"):
         read_sequence(tmp_path / "b").image(1, (20, 20))
+    path = _smooth(tmp_path / "c", 192, 128).image_path(1)
+    turned = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06" + bytes(6)
+    data = path.read_bytes()
+    path.write_bytes(data[:2] + b"\xff\xe1" + (len(turned) + 2).to_bytes(2) + turned + data[2:])
+    with pytest.raises(InputError, match="128 x 192 pixels"):
+        read_sequence(tmp_path / "c").image(1, (20, 20))
 
 
 def test_split(tmp_path) -> None:

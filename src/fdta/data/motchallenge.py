@@ -133,10 +133,13 @@ class Sequence:
             reduction = self._reduction(*enough)
             # The size of what is decoded would not tell an image that is a pixel smaller.
             if reduction > 1 and _jpeg_size(data) == (self.width, self.height):
-                return _decode(path, data, _REDUCED[reduction] | cv2.IMREAD_COLOR_RGB, _COPY)
-        image = _decode(path, data, cv2.IMREAD_COLOR_RGB, _COPY)
+                image = _decode(path, data, _REDUCED[reduction], _COPY)
+                # A file may say that it is to be turned; then the sizes are told below.
+                if image.shape[1] * reduction == self.width and image.shape[0] * reduction == self.height:
+                    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        image = _decode(path, data, cv2.IMREAD_COLOR, _COPY)
         self.check_size(path, image.shape[1], image.shape[0])
-        return image
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
     def _reduction(self, width: int, height: int) -> int:
         fits = (n for n in _REDUCED if self.width % n == self.height % n == 0)
@@ -310,12 +313,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 
 _COPY = "copy the sequence again"
-_REDUCED = {
-    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
-    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
-    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
-}
-"""OpenCV's flags of reduced decoding; with `IMREAD_COLOR_RGB` the image is coloured."""
+_REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 _SEQINFO = "[Sequence] and the keys name, imDir, frameRate, seqLength, imWidth, imHeight"
 
 _Row = tuple[int, int, float, float, float, float, float]
