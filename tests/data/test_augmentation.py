@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fdta.data.augmentation import Frame, crop, draw_augmentation, flip, jitter, resize
+from fdta.data.augmentation import Frame, crop, draw_augmentation, flip, jitter, pan, resize
 from fdta.params import AugmentationSettings
 
 
@@ -55,19 +55,39 @@ def test_jitter_changes_what_it_says():
     assert turned.argmax() == 1 and turned.max() == pytest.approx(200, abs=6)
 
 
+def test_jitter_is_one_step_after_the_other():
+    image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    changed = jitter(Frame(image, None, np.zeros((0, 4)), np.zeros(0, np.int64)), 1.2, 0.7, 1.3, 0).image
+    bright = image * 1.2
+    contrasted = (bright - bright.mean()) * 0.7 + bright.mean()
+    grey = contrasted @ [0.299, 0.587, 0.114]
+    expected = ((contrasted.T - grey.T) * 1.3 + grey.T).T.clip(0, 255)
+    assert np.abs(changed - expected).max() < 1
+
+
+def test_depth_with_fewer_pixels_comes_to_the_size_of_the_image(frame):
+    smaller = Frame(frame.image, frame.depth[::2, ::2], frame.boxes_xyxy, frame.identities)
+    assert flip(smaller).depth.shape == (10, 15)
+    for size in ((30, 20), (24, 16), (60, 40)):
+        assert resize(smaller, *size).depth.shape == size[::-1] == resize(smaller, *size).image.shape[:2]
+    assert pan(smaller, 3, 0.1, np.random.default_rng(1))[-1].depth.shape == (20, 30)
+
+
+def test_enough_is_what_comes_before_the_first_cut():
+    cropped = AugmentationSettings(crop=1.0, crop_resize=(400,), short_sides=(800,))
+    assert draw_augmentation(cropped, 1920, 1080, np.random.default_rng(0)).enough == (711, 400)
+    plain = AugmentationSettings(crop=0.0, short_sides=(480,))
+    assert draw_augmentation(plain, 1920, 1080, np.random.default_rng(0)).enough == (853, 480)
+
+
 def test_one_draw_fits_every_frame_of_a_clip(frame):
     settings = AugmentationSettings(
         short_sides=(16, 24), long_side=60, crop=1.0, crop_resize=(20, 30), crop_sides=(10, 18)
     )
     sizes = set()
     for seed in range(30):
-        changes = draw_augmentation(settings, 30, 20, np.random.default_rng(seed))
-        ends = []
-        for _ in range(2):
-            changed = frame
-            for change in changes:
-                changed = change(changed)
-            ends.append(changed)
+        augmentation = draw_augmentation(settings, 30, 20, np.random.default_rng(seed))
+        ends = [augmentation(frame) for _ in range(2)]
         assert np.array_equal(ends[0].image, ends[1].image)
         height, width = ends[0].image.shape[:2]
         assert min(height, width) in (16, 24) and max(height, width) <= 60

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import pickle
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,8 @@ import torch
 from fdta.data.augmentation import Frame, pan
 from fdta.data.clips import ClipDataset, ClipSampler, collate
 from fdta.data.images import to_tensor
+from fdta.data.motchallenge import Sequence
+from fdta.data.targets import Targets
 from fdta.errors import InputError
 from fdta.params import AugmentationSettings, ClipSettings, Settings
 
@@ -124,6 +127,48 @@ def test_images_are_carried_as_bytes_and_normalized_where_the_model_is(data):
     assert torch.equal(moved.images[7][:, :40, :50], expected[:, :40, :50])
     assert (moved.images[5:][:, :, 40:] == 0).all() and (moved.images[5:][..., 50:] == 0).all()
     assert torch.equal(moved.to(torch.device("cpu")).images, moved.images)
+
+
+def test_clips_of_reduced_images_are_the_same_but_for_the_decoding(data, monkeypatch):
+    small = dataclasses.replace(PLAIN, flip=1.0, short_sides=(20,))
+    dataset = _dataset(data, 5)
+    dataset.settings = dataclasses.replace(dataset.settings, augmentation=small)
+    for image in (data / "dance/train/a/img1").iterdir():
+        cv2.imwrite(str(image), cv2.GaussianBlur(cv2.imread(str(image)), (0, 0), 3))
+    shapes = []
+    decode = Sequence.image
+
+    def watched(sequence, frame, enough=None):
+        image = decode(sequence, frame, enough)
+        shapes.append(image.shape)
+        return image
+
+    monkeypatch.setattr(Sequence, "image", watched)
+    reduced = dataset.clip(0, 0, 0, (1, 2, 3, 4, 5))
+    monkeypatch.setattr(Sequence, "image", lambda sequence, frame, enough: watched(sequence, frame))
+    full = dataset.clip(0, 0, 0, (1, 2, 3, 4, 5))
+    assert shapes == [(24, 32, 3)] * 5 + [(48, 64, 3)] * 5
+    assert reduced.images.shape == full.images.shape == (5, 3, 20, 26)
+    assert (reduced.images.float() - full.images.float()).abs().mean() < 2
+    assert (reduced.depth.float() - full.depth.float()).abs().mean() < 8
+    for one, other in zip(reduced.targets, full.targets, strict=True):
+        assert torch.equal(one.boxes_cxcywh, other.boxes_cxcywh) and len(one.identities) == 2
+
+
+def test_a_clip_travels_whole_in_few_tensors(data):
+    clip = _dataset(data, 5).clip(0, 0, 0, (1, 2, 3, 4, 5))
+    emptied = clip.targets[1]
+    none = Targets(emptied.boxes_cxcywh[:0], emptied.identities[:0], None)
+    clip = dataclasses.replace(clip, targets=[clip.targets[0], none, *clip.targets[2:]])
+    *carried, joined, clips = clip.__reduce__()[1]
+    assert len([x for x in (*carried, *joined) if isinstance(x, torch.Tensor)]) == 5 and clips == 1
+    for other in (pickle.loads(pickle.dumps(clip)), clip.to(torch.device("cpu"))):
+        assert [len(t.identities) for t in other.targets] == [2, 0, 2, 2, 2]
+        for one, two in zip(clip.targets, other.targets, strict=True):
+            assert torch.equal(one.boxes_cxcywh, two.boxes_cxcywh) and torch.equal(one.identities, two.identities)
+        assert torch.equal(clip.depth, other.depth) and torch.equal(clip.padding, other.padding)
+    assert torch.equal(pickle.loads(pickle.dumps(clip)).images, clip.images)
+    assert collate([clip]) is clip
 
 
 def test_digest_tells_data_apart(data):

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fdta.data.motchallenge import Boxes, read_boxes, read_sequence, read_split, write_boxes
+from fdta.data.motchallenge import Boxes, Sequence, read_boxes, read_sequence, read_split, write_boxes
 from fdta.errors import InputError
 
 WIDTH, HEIGHT = 32, 24
@@ -211,6 +211,58 @@ def test_depth(tmp_path) -> None:
     cv2.imwrite(str(sequence.folder / "depth" / "00000002.png"), depth.astype(np.uint16))
     with pytest.raises(InputError, match="8-bit"):
         sequence.depth(2)
+
+
+def test_depth_of_a_part_of_the_pixels(tmp_path) -> None:
+    sequence = read_sequence(make_sequence(tmp_path / "a"))
+    (sequence.folder / "depth").mkdir()
+    for frame, shape in enumerate(((HEIGHT // 2, WIDTH // 2), (HEIGHT // 2, WIDTH), (HEIGHT * 2, WIDTH * 2)), start=1):
+        cv2.imwrite(str(sequence.depth_path(frame)), np.zeros(shape, np.uint8))
+    assert sequence.depth(1).shape == (HEIGHT // 2, WIDTH // 2)
+    for frame in (2, 3):
+        with pytest.raises(InputError, match=r"seqinfo\.ini says"):
+            sequence.depth(frame)
+
+
+def _smooth(folder: Path, width: int, height: int, extension: str = ".jpg") -> Sequence:
+    """One frame without fine structure."""
+    (folder / "img1").mkdir(parents=True)
+    coarse = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    cv2.imwrite(str(folder / f"img1/00000001{extension}"), image, [cv2.IMWRITE_JPEG_QUALITY, 100])
+    (folder / "seqinfo.ini").write_text(f"[Sequence]\nseqLength=1\nimWidth={width}\nimHeight={height}\n")
+    return read_sequence(folder)
+
+
+def test_images_are_decoded_no_larger_than_needed(tmp_path) -> None:
+    sequence = _smooth(tmp_path / "a", 192, 128)
+    full = sequence.image(1)
+    for enough, shape in (((96, 64), (64, 96)), ((97, 40), (128, 192)), ((30, 20), (32, 48)), ((9, 9), (16, 24))):
+        image = sequence.image(1, enough)
+        assert image.shape == (*shape, 3)
+        expected = cv2.resize(full, shape[::-1], interpolation=cv2.INTER_AREA)
+        assert np.abs(image.astype(int) - expected).mean() < 3
+    # Where a pixel would not be 2 x 2 of the file's, or the file is no JPEG.
+    assert _smooth(tmp_path / "b", 191, 128).image(1, (20, 20)).shape == (128, 191, 3)
+    assert _smooth(tmp_path / "c", 192, 130).image(1, (20, 20)).shape == (65, 96, 3)
+    assert np.array_equal(_smooth(tmp_path / "d", 192, 128, ".png").image(1, (9, 9)).shape, (128, 192, 3))
+
+
+def test_reduced_decoding_finds_what_full_decoding_does(tmp_path) -> None:
+    folder = _smooth(tmp_path / "a", 191, 128).folder
+    (folder / "seqinfo.ini").write_text("[Sequence]\nseqLength=1\nimWidth=192\nimHeight=128\n")
+    with pytest.raises(InputError, match=r"191 x 128 pixels, but seqinfo\.ini says 192 x 128"):
+        read_sequence(folder).image(1, (20, 20))
+    path = _smooth(tmp_path / "b", 192, 128).image_path(1)
+    path.write_bytes(path.read_bytes()[:1500])
+    with pytest.raises(InputError, match="cut short"):
+        read_sequence(tmp_path / "b").image(1, (20, 20))
+    path = _smooth(tmp_path / "c", 192, 128).image_path(1)
+    turned = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06" + bytes(6)
+    data = path.read_bytes()
+    path.write_bytes(data[:2] + b"\xff\xe1" + (len(turned) + 2).to_bytes(2) + turned + data[2:])
+    with pytest.raises(InputError, match="128 x 192 pixels"):
+        read_sequence(tmp_path / "c").image(1, (20, 20))
 
 
 def test_split(tmp_path) -> None:

@@ -66,6 +66,20 @@ def test_maps_are_the_videos_depth_by_its_maximum(split, weights) -> None:
     assert sorted(path.name for path in (split / "a").iterdir()) == ["img1", "seqinfo.ini"]
 
 
+def test_maps_have_no_more_pixels_than_the_network_sees_need(split, weights) -> None:
+    assert teacher.map_size(1920, 1080) == (960, 540)
+    assert teacher.map_size(1280, 720) == (1280, 720)
+    assert teacher.map_size(4000, 3000) == (800, 600)
+    teacher.make_depth(split, TEACHER, "small", weights, input_size=14)
+    sequence = read_sequence(split / "a")
+    network = load_video_depth_anything(weights, "small", CPU)
+    depth = np.stack(list(sliding_window.video_depth(network, lambda i: sequence.image(i + 1), 3, CPU, 14)))
+    depth = depth.reshape(3, 15, 2, 20, 2).mean(axis=(2, 4))
+    maps = np.stack([sequence.depth(frame) for frame in (1, 2, 3)])
+    assert maps.shape == (3, 15, 20)
+    assert np.abs(maps - depth / depth.max() * 255).max() < 0.7
+
+
 def test_a_killed_run_goes_on_with_the_next_sequence(split, weights, monkeypatch) -> None:
     make = teacher._Estimator._make
     made = []

@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train = add_action(actions, "train", "measure milliseconds and memory of a training step on a clip of drawn frames")
     train.add_argument("--frames", type=int, metavar="T", help="of the clip; the settings' history if not given")
     pipeline = add_action(actions, "pipeline", "measure milliseconds a frame from image file to tracks")
+    _add_load(add_action(actions, "load", "measure clips a second and milliseconds a frame of reading training data"))
     for action in (infer, train, pipeline):
         action.add_argument("--output", type=Path, metavar="FILE", help="JSON to write")
         action.add_argument("--repeats", type=int, default=3, metavar="N", help="passes, turns or steps")
@@ -47,6 +48,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     infer.set_defaults(call=_infer)
     train.set_defaults(call=_train)
     pipeline.set_defaults(call=_pipeline)
+
+
+def _add_load(load: argparse.ArgumentParser) -> None:
+    load.add_argument(
+        "--run",
+        metavar="RUN",
+        help="data and settings of this run (dance/full/seed-0); without one: drawn frames, and the paper's settings",
+    )
+    load.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of data/")
+    load.add_argument("--output", type=Path, metavar="FILE", help="JSON to write")
+    load.add_argument("--workers", type=int, default=2, metavar="N", help="processes that read")
+    load.add_argument("--clips", type=int, default=6, metavar="N", help="that each process reads")
+    load.add_argument("--step", type=float, metavar="SECONDS", help="of a training step: tell how many workers feed it")
+    load.add_argument("--size", type=int, nargs=2, default=(1080, 1920), metavar=("H", "W"), help="of drawn frames")
+    load.add_argument("--objects", type=int, default=20, metavar="N", help="in a drawn frame")
+    add_compute(load)
+    add_params(load)
+    load.set_defaults(call=_load)
+
+
+def _load(options: argparse.Namespace) -> None:
+    from contextlib import nullcontext
+
+    from fdta.device import choose_device
+    from fdta.evaluate.loading import drawn_data, measure_loading
+    from fdta.params import Params, Run, Settings
+
+    device = choose_device(options.device, options.threads)
+    if options.run is None:
+        settings = Settings()
+        _check_drawn(options, settings)
+        data = drawn_data(settings, tuple(options.size), options.objects)
+    else:
+        run = Run.parse(options.run)
+        settings = Params(options.params, options.benchmark).settings(run.dataset, run.variant)
+        data = nullcontext(options.root / "data" / run.dataset)
+    with data as folder:
+        measured = measure_loading(folder, settings, device, options.workers, options.clips, options.step)
+    _tell(measured | {"device": str(device)}, options.output)
 
 
 def _infer(options: argparse.Namespace) -> None:

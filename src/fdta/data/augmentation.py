@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
 
+from fdta.data import images
 from fdta.data.images import resized_size
 from fdta.params import AugmentationSettings
 
@@ -20,7 +22,7 @@ class Frame:
     image: np.ndarray
     """(H, W, 3) uint8 RGB."""
     depth: np.ndarray | None
-    """(H, W) uint8, larger is nearer."""
+    """(H', W') uint8, larger is nearer; before `resize` it may have fewer pixels than the image."""
     boxes_xyxy: np.ndarray
     """(n, 4) pixels."""
     identities: np.ndarray
@@ -34,19 +36,41 @@ class Frame:
 Change = Callable[[Frame], Frame]
 
 
-def resize(frame: Frame, width: int, height: int) -> Frame:
-    """`frame` at width x height pixels."""
-    old_height, old_width = frame.image.shape[:2]
-    if (old_width, old_height) == (width, height):
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to every frame of a clip."""
+
+    enough: tuple[int, int]
+    """Width and height in pixels; frames are made this small before anything is cut off or enlarged, so that they may
+    be decoded at a reduced size as long as it is no less."""
+    changes: tuple[Change, ...]
+
+    def __call__(self, frame: Frame) -> Frame:
+        """`frame`, changed; its boxes are in pixels of its image as it comes."""
+        for change in self.changes:
+            frame = change(frame)
         return frame
-    method = cv2.INTER_AREA if width * height < old_width * old_height else cv2.INTER_LINEAR
+
+
+def resize(frame: Frame, width: int, height: int) -> Frame:
+    """`frame` at width x height pixels: bilinear, antialiased where it gets smaller, as images are for tracking."""
+    old_height, old_width = frame.image.shape[:2]
     scale = np.array([width / old_width, height / old_height] * 2)
     return replace(
         frame,
-        image=cv2.resize(frame.image, (width, height), interpolation=method),
-        depth=None if frame.depth is None else cv2.resize(frame.depth, (width, height), interpolation=method),
+        image=_resampled(frame.image, width, height),
+        depth=None if frame.depth is None else _resampled(frame.depth, width, height),
         boxes_xyxy=frame.boxes_xyxy * scale,
     )
+
+
+def _resampled(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    old_height, old_width = image.shape[:2]
+    if (old_width, old_height) == (width, height):
+        return image
+    if width * height < old_width * old_height:
+        return images.resize(np.atleast_3d(image), width, height).reshape(height, width, *image.shape[2:])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def flip(frame: Frame) -> Frame:
@@ -55,8 +79,8 @@ def flip(frame: Frame) -> Frame:
     boxes = frame.boxes_xyxy
     return replace(
         frame,
-        image=frame.image[:, ::-1],
-        depth=None if frame.depth is None else frame.depth[:, ::-1],
+        image=cv2.flip(frame.image, 1),
+        depth=None if frame.depth is None else cv2.flip(frame.depth, 1),
         boxes_xyxy=np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1),
     )
 
@@ -72,12 +96,15 @@ def crop(frame: Frame, left: int, top: int, width: int, height: int) -> Frame:
 
 
 def jitter(frame: Frame, brightness: float, contrast: float, saturation: float, hue: float) -> Frame:
-    """`frame` with its colours scaled by the first three factors and its hue turned by `hue` (-0.5..0.5 of a turn)."""
-    image = frame.image.astype(np.float32) * brightness
-    image = (image - image.mean()) * contrast + image.mean()
-    grey = image @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    image = (image - grey[..., None]) * saturation + grey[..., None]
-    image = np.clip(image, 0, 255).astype(np.uint8)
+    """`frame` with its colours scaled by the first three factors and its hue turned by `hue` (-0.5..0.5 of a turn).
+
+    Brightness is about black, contrast about the image's mean, saturation about each pixel's grey: together one linear
+    map of the colours, rounded once.
+    """
+    mean = brightness * sum(cv2.mean(frame.image)[:3]) / 3
+    grey = np.tile([0.299, 0.587, 0.114], (3, 1))
+    colours = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * grey)
+    image = cv2.transform(frame.image, np.column_stack([colours, np.full(3, (1 - contrast) * mean)]))
     if hue:
         hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
         hsv[..., 0] += np.uint8(round(hue * 256) % 256)
@@ -93,6 +120,7 @@ def pan(still: Frame, length: int, largest: float, generator: np.random.Generato
     once, from the still; the published code resamples frame from frame.
     """
     height, width = still.image.shape[:2]
+    still = resize(still, width, height)
     shifts = [
         int(generator.integers(-math.ceil(largest * side), math.ceil(largest * side) + 1)) for side in (width, height)
     ]
@@ -113,37 +141,31 @@ def pan(still: Frame, length: int, largest: float, generator: np.random.Generato
 
 def draw_augmentation(
     settings: AugmentationSettings, width: int, height: int, generator: np.random.Generator
-) -> list[Change]:
-    """Draw one augmentation for a clip of width x height pixels: the changes to apply to each of its frames in turn."""
+) -> Augmentation:
+    """Draw one augmentation for a clip of width x height pixels."""
     changes: list[Change] = []
+    enough = None
     if generator.random() < settings.flip:
         changes.append(flip)
     if generator.random() < settings.crop:
         short = int(generator.choice(settings.crop_resize))
-        width, height = resized_size(width, height, short, 2**31)
+        enough = width, height = resized_size(width, height, short, 2**31)
         smallest, largest = settings.crop_sides
         part_width = int(generator.integers(min(smallest, width), min(largest, width) + 1))
         part_height = int(generator.integers(min(smallest, height), min(largest, height) + 1))
         left = int(generator.integers(0, width - part_width + 1))
         top = int(generator.integers(0, height - part_height + 1))
-        changes.append(_resize_to(width, height))
-        changes.append(_crop_to(left, top, part_width, part_height))
+        changes.append(partial(resize, width=width, height=height))
+        changes.append(partial(crop, left=left, top=top, width=part_width, height=part_height))
         width, height = part_width, part_height
     short = int(generator.choice(settings.short_sides))
-    changes.append(_resize_to(*resized_size(width, height, short, settings.long_side)))
-    factors = [
-        float(generator.uniform(1 - spread, 1 + spread))
-        for spread in (settings.brightness, settings.contrast, settings.saturation)
-    ]
+    size = width, height = resized_size(width, height, short, settings.long_side)
+    changes.append(partial(resize, width=width, height=height))
+    factors = {
+        name: float(generator.uniform(1 - getattr(settings, name), 1 + getattr(settings, name)))
+        for name in ("brightness", "contrast", "saturation")
+    }
     turn = float(generator.uniform(-settings.hue, settings.hue))
-    if any(factor != 1 for factor in factors) or turn:
-        changes.append(lambda frame: jitter(frame, *factors, turn))
-    return changes
-
-
-def _resize_to(width: int, height: int) -> Change:
-    return lambda frame: resize(frame, width, height)
-
-
-def _crop_to(left: int, top: int, width: int, height: int) -> Change:
-    return lambda frame: crop(frame, left, top, width, height)
+    if any(factor != 1 for factor in factors.values()) or turn:
+        changes.append(partial(jitter, **factors, hue=turn))
+    return Augmentation(enough or size, tuple(changes))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -51,13 +54,36 @@ class ClipBatch:
         def optional(x: Tensor | None) -> Tensor | None:
             return None if x is None else change(x)
 
-        return ClipBatch(
-            change(self.images),
-            change(self.padding),
-            optional(self.depth),
-            [Targets(change(t.boxes_cxcywh), change(t.identities), optional(t.attributes)) for t in self.targets],
-            self.clips,
-        )
+        boxes, identities, attributes, counts = _joined(self.targets)
+        targets = _split(change(boxes), change(identities), optional(attributes), counts)
+        return ClipBatch(change(self.images), change(self.padding), optional(self.depth), targets, self.clips)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # From a worker, every tensor travels as a file of shared memory of its own: let there be few.
+        return _batch, (self.images, self.padding, self.depth, _joined(self.targets), self.clips)
+
+
+_Joined = tuple[Tensor, Tensor, Tensor | None, list[int]]
+
+
+def _joined(targets: list[Targets]) -> _Joined:
+    """Boxes, identities and attributes of all frames, and how many objects each has."""
+    attributes = [t.attributes for t in targets if t.attributes is not None]
+    return (
+        torch.cat([t.boxes_cxcywh for t in targets]),
+        torch.cat([t.identities for t in targets]),
+        torch.cat(attributes) if attributes else None,
+        [len(t.identities) for t in targets],
+    )
+
+
+def _split(boxes: Tensor, identities: Tensor, attributes: Tensor | None, counts: list[int]) -> list[Targets]:
+    parts = [None] * len(counts) if attributes is None else attributes.split(counts)
+    return [Targets(*part) for part in zip(boxes.split(counts), identities.split(counts), parts, strict=True)]
+
+
+def _batch(images: Tensor, padding: Tensor, depth: Tensor | None, joined: _Joined, clips: int) -> ClipBatch:
+    return ClipBatch(images, padding, depth, _split(*joined), clips)
 
 
 class ClipSampler:
@@ -153,32 +179,41 @@ class ClipDataset:
         """Clip number `position` of an epoch as a batch of one, augmented."""
         generator = np.random.default_rng([self.seed, epoch, position])
         source = self.sequences[sequence]
-        changes = draw_augmentation(self.settings.augmentation, source.width, source.height, generator)
-        images, depths, targets = [], [], []
-        for frame in self._frames(sequence, frames, generator):
-            for change in changes:
-                frame = change(frame)
-            images.append(torch.from_numpy(np.ascontiguousarray(frame.image.transpose(2, 0, 1))))
-            if frame.depth is not None:
-                depths.append(torch.from_numpy(np.ascontiguousarray(frame.depth)))
+        augmentation = draw_augmentation(self.settings.augmentation, source.width, source.height, generator)
+        changed = map(augmentation, self._frames(sequence, frames, augmentation.enough, generator))
+        first = next(changed)
+        shape = first.image.shape[:2]
+        images = torch.empty(len(frames), 3, *shape, dtype=torch.uint8)
+        depth = torch.empty(len(frames), *shape, dtype=torch.uint8) if first.depth is not None else None
+        targets = []
+        for place, frame in enumerate(itertools.chain([first], changed)):
+            cv2.split(frame.image, list(images[place].numpy()))
+            if depth is not None:
+                depth[place] = torch.from_numpy(frame.depth)
             targets.append(self._targets(sequence, frame))
-        stacked = torch.stack(images)
-        padding = torch.zeros(stacked.shape[0], *stacked.shape[2:], dtype=torch.bool)
-        return ClipBatch(stacked, padding, torch.stack(depths) if depths else None, targets, 1)
+        return ClipBatch(images, torch.zeros(len(frames), *shape, dtype=torch.bool), depth, targets, 1)
 
-    def _frames(self, sequence: int, frames: tuple[int, ...], generator: np.random.Generator) -> Iterator[Frame]:
-        """Frames of a clip, before its augmentation."""
+    def _frames(
+        self, sequence: int, frames: tuple[int, ...], enough: tuple[int, int], generator: np.random.Generator
+    ) -> Iterator[Frame]:
+        """Frames of a clip, before its augmentation, which needs `enough` pixels of them."""
         if sequence in self.stills:
-            still = self._read(sequence, frames[0])
+            # Parts of it are enlarged.
+            still = self._read(sequence, frames[0], None)
             yield from pan(still, len(frames), self.settings.clip.still_shift, generator)
         else:
             for number in frames:
-                yield self._read(sequence, number)
+                yield self._read(sequence, number, enough)
 
-    def _read(self, sequence: int, number: int) -> Frame:
+    def _read(self, sequence: int, number: int, enough: tuple[int, int] | None) -> Frame:
         source = self.sequences[sequence]
         depth = source.depth(number) if self.with_depth else None
-        return Frame(source.image(number), depth, *self.truth[sequence][number])
+        image = source.image(number, enough)
+        boxes, identities = self.truth[sequence][number]
+        reduction = source.width // image.shape[1]
+        if depth is not None and depth.shape[1] > image.shape[1]:
+            depth = cv2.resize(depth, image.shape[1::-1], interpolation=cv2.INTER_AREA)
+        return Frame(image, depth, boxes / reduction, identities)
 
     def _targets(self, sequence: int, frame: Frame) -> Targets:
         height, width = frame.image.shape[:2]
@@ -192,6 +227,8 @@ class ClipDataset:
 
 def collate(clips: list[ClipBatch]) -> ClipBatch:
     """One batch of several, padded to the largest image. Identities of different clips stay apart."""
+    if len(clips) == 1:
+        return clips[0]
     height = max(c.images.shape[2] for c in clips)
     width = max(c.images.shape[3] for c in clips)
     total = sum(len(c.targets) for c in clips)

@@ -115,24 +115,44 @@ class Sequence:
         """File of frame `frame`, counted from 1."""
         return self.folder / self.image_folder / f"{frame:0{self.image_digits}d}{self.image_extension}"
 
-    def image(self, frame: int) -> np.ndarray:
+    def image(self, frame: int, enough: tuple[int, int] | None = None) -> np.ndarray:
         """Frame `frame` as (H, W, 3) uint8 RGB.
+
+        Args:
+            frame: counted from 1.
+            enough: width and height that suffice. A JPEG file that has twice, 4 or 8 times as many pixels a side is
+                decoded at a half, a quarter or an eighth of its size, in about half of the time; only if both of
+                its sides are multiples of that, so that a pixel is exactly 2 x 2, 4 x 4 or 8 x 8 of the file's.
 
         Raises:
             InputError: the file is missing, broken, cut short, or of another size than seqinfo.ini says.
         """
         path = self.image_path(frame)
-        image = decode_image(path, cv2.IMREAD_COLOR, "copy the sequence again")
+        data = _read_image(path, _COPY)
+        if enough is not None:
+            reduction = self._reduction(*enough)
+            # The size of what is decoded would not tell an image that is a pixel smaller.
+            if reduction > 1 and _jpeg_size(data) == (self.width, self.height):
+                image = _decode(path, data, _REDUCED[reduction], _COPY)
+                # A file may say that it is to be turned; then the sizes are told below.
+                if image.shape[1] * reduction == self.width and image.shape[0] * reduction == self.height:
+                    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        image = _decode(path, data, cv2.IMREAD_COLOR, _COPY)
         self.check_size(path, image.shape[1], image.shape[0])
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
-    def depth(self, frame: int) -> np.ndarray:
-        """Pseudo depth of frame `frame` as (H, W) uint8 inverse depth: larger is nearer.
+    def _reduction(self, width: int, height: int) -> int:
+        fits = (n for n in _REDUCED if self.width % n == self.height % n == 0)
+        return max((n for n in fits if self.width >= n * width and self.height >= n * height), default=1)
 
-        The file is an 8-bit grey image, or one that the published code coloured (OpenCV's map "inferno").
+    def depth(self, frame: int) -> np.ndarray:
+        """Pseudo depth of frame `frame` as (H / n, W / n) uint8 inverse depth: larger is nearer.
+
+        The file is an 8-bit grey image, or one that the published code coloured (OpenCV's map "inferno"); it has the
+        frame's size, or both sides are the frame's divided by the same whole number n.
 
         Raises:
-            InputError: the map is missing, broken, of another form, or of another size than the frame.
+            InputError: the map is missing, broken, of another form, or of another size.
         """
         path = self.depth_path(frame)
         depth = decode_image(path, cv2.IMREAD_UNCHANGED, "make the depth maps of this split with 'fdta depth'")
@@ -143,7 +163,10 @@ class Sequence:
                 f"{path}: depth maps are 8-bit grey images, or coloured by the map inferno; make them again with "
                 f"'fdta depth'"
             )
-        self.check_size(path, depth.shape[1], depth.shape[0])
+        height, width = depth.shape
+        times = self.width // width
+        if (times * width, times * height) != (self.width, self.height):
+            self.check_size(path, width, height)
         return depth
 
     def depth_path(self, frame: int) -> Path:
@@ -257,10 +280,17 @@ def decode_image(path: Path, flags: int, remedy: str) -> np.ndarray:
     Raises:
         InputError: the file is missing, broken or cut short; ends with `remedy`.
     """
+    return _decode(path, _read_image(path, remedy), flags, remedy)
+
+
+def _read_image(path: Path, remedy: str) -> bytes:
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; {remedy}") from None
+
+
+def _decode(path: Path, data: bytes, flags: int, remedy: str) -> np.ndarray:
     # A decoder fills what a cut file lacks with grey and says nothing: look for the end marker.
     jpeg = data[:2] == b"\xff\xd8"
     cut = jpeg and b"\xff\xd9" not in data[-4096:]
@@ -270,6 +300,20 @@ def decode_image(path: Path, flags: int, remedy: str) -> np.ndarray:
     return image
 
 
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) that the header of a JPEG file tells; None if it is none, or has no such header."""
+    place = 2
+    while data[:2] == b"\xff\xd8" and place + 9 <= len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        # Frame headers are C0..CF without those of tables and of arithmetic coding.
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return int.from_bytes(data[place + 7 : place + 9]), int.from_bytes(data[place + 5 : place + 7])
+        place += 2 + int.from_bytes(data[place + 2 : place + 4])
+    return None
+
+
+_COPY = "copy the sequence again"
+_REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 _SEQINFO = "[Sequence] and the keys name, imDir, frameRate, seqLength, imWidth, imHeight"
 
 _Row = tuple[int, int, float, float, float, float, float]

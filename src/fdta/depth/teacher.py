@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -41,8 +42,10 @@ def make_depth(
     """Write ``DATASET/depth/SPLIT/SEQUENCE/%08d.png`` for every sequence of `folder`; seconds and bytes a sequence.
 
     The maps are 8-bit inverse depth divided by the sequence's maximum, larger is nearer (MODEL.md, Video Depth
-    Anything). With Video Depth Anything, a sequence that has the maps of these weights is left alone, so that a killed
-    run goes on where it was; so is one that has maps from elsewhere, whose seconds are null.
+    Anything). Those of Video Depth Anything have the frame's sides divided by the largest whole number that leaves no
+    less than the network sees: half of them for 1920 x 1080 and the published input size. With Video Depth Anything, a
+    sequence that has the maps of these weights is left alone, so that a killed run goes on where it was; so is one that
+    has maps from elsewhere, whose seconds are null.
 
     Args:
         folder: a split.
@@ -121,17 +124,26 @@ class _Estimator:
         )
         # The maximum is known only at the end. Until then the depth lies in a file without a name, which goes with the
         # process; half precision is finer than 8 bits.
+        width, height = map_size(sequence.width, sequence.height, self._input_size)
         with tempfile.TemporaryFile(dir=sequence.folder) as file, whole_folder(folder) as temporary:
             maximum = 0.0
-            for image in depth:
+            for full in depth:
+                image = cv2.resize(full, (width, height), interpolation=cv2.INTER_AREA)
                 maximum = max(maximum, float(image.max()))
                 if not (np.isfinite(image).all() and maximum <= _LARGEST):
                     raise InputError(f"{self._weights}: gives infinite depth for {sequence.folder}; get the file anew")
                 file.write(image.astype(np.float16).tobytes())
             file.seek(0)
-            _write_maps(temporary, _frames_of(file, (sequence.height, sequence.width)), maximum)
+            _write_maps(temporary, _frames_of(file, (height, width)), maximum)
             seconds = round(time.monotonic() - began, 3)
             write_json(temporary / _RECORD, {"made_by": self._signature, "seconds": seconds})
+
+
+def map_size(width: int, height: int, input_size: int = INPUT_SIZE) -> tuple[int, int]:
+    """Width and height of the maps of frames of `width` x `height` pixels: see `make_depth`."""
+    both = math.gcd(width, height)
+    times = max((n for n in range(1, both + 1) if both % n == 0 and min(width, height) >= n * input_size), default=1)
+    return width // times, height // times
 
 
 def _frames_of(file: BinaryIO, shape: tuple[int, int]) -> Iterator[np.ndarray]:

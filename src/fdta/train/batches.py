@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import cv2
 import torch
 from torch.utils.data import DataLoader
 
@@ -75,7 +76,7 @@ def load(
         batch_sampler=_Upcoming(plan, epochs, done),
         collate_fn=collate,
         num_workers=workers,
-        worker_init_fn=_leave_signals_to_the_training,
+        worker_init_fn=_settle,
         pin_memory=device.type == "cuda",
     )
     try:
@@ -107,6 +108,8 @@ class _Upcoming:
             yield from self.plan.epoch(epoch)[first:]
 
 
-def _leave_signals_to_the_training(worker: int) -> None:
+def _settle(worker: int) -> None:
+    """Leave signals to the training, and the other processors to the other workers."""
+    cv2.setNumThreads(1)
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
