@@ -261,8 +261,8 @@ class _WithoutSamples(torch.autograd.Function):
 
 @functools.cache
 def _sizes(shapes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
-    """(L, 2) widths and heights; kept, because a GPU would wait for them in every layer, and for good, because CUDA graphs
-    read them."""
+    """(L, 2) widths and heights; kept, because a GPU would wait for them in every layer, and for good: CUDA graphs read
+    them."""
     with torch.inference_mode(False):
         return torch.tensor([(width, height) for height, width in shapes], dtype=torch.float64).to(device)
 

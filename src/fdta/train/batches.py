@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -63,10 +63,10 @@ class Plan:
 
 def load(
     dataset: ClipDataset, plan: Plan, epochs: range, done: int, workers: int, device: torch.device
-) -> Iterator[ClipBatch]:
+) -> Generator[ClipBatch, None, None]:
     """Batches of all `epochs` after the first `done` steps of the first of them.
 
-    The workers stay and read ahead also where an epoch ends, and while the training validates.
+    The workers stay and read ahead also where an epoch ends, and while the training validates. Closing it ends them.
 
     Raises:
         InputError: a file of the data set cannot be read.

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -181,7 +182,7 @@ def fit(
             _logger.info("step %d/%d  loss %.3f  %.2f s", progress.step, bar.total, loss, seconds)
         return next((signaled for _, signaled in everywhere if signaled is not None), None)
 
-    with bar, StopRequest() as stop:
+    with bar, closing(batches), StopRequest() as stop:
         if first:
             _remove_unfinished(folder, name)
         saved_at = time.monotonic()
