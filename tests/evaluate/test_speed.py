@@ -182,6 +182,7 @@ def test_a_training_step() -> None:
         ("infer --size 64 8", "--size 64 8"),
         ("pipeline --objects 51", "--objects 51"),
         ("train --frames 4", "--frames 4"),
+        ("train --dtype float16 --device cpu", "float16"),
         ("infer --dtype float16 --device cpu", "float16"),
         ("infer --size 64 64 --reference nowhere --objects 2", "nowhere"),
     ],
@@ -196,8 +197,9 @@ def test_bench_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[s
     output = tmp_path / "speed.json"
     command = ["bench", "train", "--run", "dance/full/seed-0", "--size", "64", "96", "--objects", "2"]
     params = ["--params", str(Path(__file__).parents[2] / "params.yaml"), "--repeats", "1", "--output", str(output)]
-    assert main([*command, *params]) == 0
+    assert main([*command, *params, "--no-gradient-dtype", "bfloat16"]) == 0
     written = json.loads(output.read_text())
     assert written["size"] == [64, 96] and written["device"] == "cpu"
+    assert (written["dtype"], written["no_gradient_dtype"]) == ("float32", "bfloat16")
     told = capsys.readouterr().out
     assert "ours milliseconds" in told and f"written: {output}" in told

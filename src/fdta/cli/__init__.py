@@ -106,6 +106,9 @@ def add_action(
     return actions.add_parser(name, help=summary, description=description, formatter_class=_Formatter)
 
 
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
 def add_params(parser: argparse.ArgumentParser) -> None:
     """Options that choose the settings."""
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="settings file")
@@ -120,5 +123,6 @@ def add_compute(parser: argparse.ArgumentParser) -> None:
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
     """Option of the numbers that the detector multiplies in."""
-    choices = ("float32", "bfloat16", "float16")
-    parser.add_argument("--dtype", choices=choices, default="float32", help="numbers of the detector; the last on CUDA")
+    parser.add_argument(
+        "--dtype", choices=PRECISIONS, default="float32", help="numbers of the detector; the last on CUDA"
+    )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fdta.cli import add_action, add_compute, add_params, add_precision
+from fdta.cli import PRECISIONS, add_action, add_compute, add_params, add_precision
 from fdta.errors import InputError
 
 DRAWN_FRAMES = 40
@@ -44,6 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_params(action)
     for action in (infer, pipeline):
         add_precision(action)
+    train.add_argument("--dtype", choices=PRECISIONS, help="numbers of the networks; the settings' if not given")
+    train.add_argument(
+        "--no-gradient-dtype", choices=PRECISIONS, help="of the detector on frames without gradient; else as --dtype"
+    )
     train.add_argument("--run", metavar="RUN", help="take the settings of this run, not the paper's for DanceTrack")
     infer.set_defaults(call=_infer)
     train.set_defaults(call=_train)
@@ -133,6 +138,7 @@ def _infer(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     from fdta.device import choose_device
     from fdta.evaluate.speed import TrainingSteps, measure_training
+    from fdta.model.inference import precision
     from fdta.params import Params, Run, Settings
 
     device = choose_device(options.device, options.threads)
@@ -144,9 +150,16 @@ def _train(options: argparse.Namespace) -> None:
     frames = settings.history if options.frames is None else options.frames
     if not settings.training.gradient_frames < frames <= settings.history:
         raise InputError(f"--frames {frames}: above the frames with gradient, at most the settings' history")
+    training = settings.training
+    dtype = options.dtype or training.precision
+    alone = options.no_gradient_dtype or options.dtype or training.no_gradient_precision or dtype
+    for name in (dtype, alone):
+        precision(name, device)
+    settings = replace(settings, training=replace(training, precision=dtype, no_gradient_precision=alone))
     steps = TrainingSteps(settings, frames, tuple(options.size), options.objects, device)
     measured = measure_training(steps, options.repeats, options.reference)
-    _tell(measured | {"device": str(device)}, options.output)
+    measured |= {"dtype": dtype, "no_gradient_dtype": alone, "device": str(device)}
+    _tell(measured, options.output)
 
 
 def _pipeline(options: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fdta.data.augmentation import Frame, draw_augmentation, pan
 from fdta.data.figures import ATTRIBUTES
-from fdta.data.images import IMAGE_MEAN, IMAGE_STD
+from fdta.data.images import statistics
 from fdta.data.motchallenge import Sequence, read_split
 from fdta.data.targets import Targets
 from fdta.errors import InputError
@@ -42,8 +42,13 @@ class ClipBatch:
         batch = self._each(lambda x: x.to(device, non_blocking=True))
         images = batch.images
         if images.dtype == torch.uint8:
-            mean, deviation = (255 * torch.tensor(x, device=device)[:, None, None] for x in (IMAGE_MEAN, IMAGE_STD))
-            images = images.float().sub_(mean).div_(deviation).masked_fill_(batch.padding[:, None], 0)
+            deviation, mean = statistics(device)
+            images = (
+                images.float()
+                .sub_(mean[:, None, None])
+                .div_(deviation[:, None, None])
+                .masked_fill_(batch.padding[:, None], 0)
+            )
         return replace(batch, images=images)
 
     def pin_memory(self) -> ClipBatch:

@@ -54,7 +54,7 @@ def to_network(images: list[np.ndarray], size: tuple[int, int], device: torch.de
         size: width and height in the network.
         device: where the result goes.
     """
-    scale, shift = _statistics(device)
+    scale, shift = statistics(device)
     if device.type == "cuda":
         resized = resize_on_device(_pinned(images).to(device, non_blocking=True), size)
         return resized.sub_(shift[:, None, None]).div_(scale[:, None, None])
@@ -85,8 +85,8 @@ def _pinned(images: list[np.ndarray]) -> Tensor:
 
 
 @functools.lru_cache(maxsize=4)
-def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Deviation and mean (3,) of a byte; kept, because a GPU would wait for them in every frame."""
+def statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Deviation and mean (3,) of a byte's values; kept, because a GPU would wait for them in every frame."""
     with torch.inference_mode(False):
         scale, shift = (torch.tensor(values) * 255 for values in (IMAGE_STD, IMAGE_MEAN))
         return scale.to(device), shift.to(device)
