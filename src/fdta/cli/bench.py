@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fdta.cli import PRECISIONS, add_action, add_compute, add_params, add_precision
 from fdta.errors import InputError
 
-DRAWN_FRAMES = 40
-"""Frames of a pass where none are given: enough for a full history."""
+if TYPE_CHECKING:
+    import torch
+
+    from fdta.model.fdta import FDTA
+    from fdta.params import Settings
+
+DRAWN_FRAMES = 10
+"""Frames of a pass where none are given."""
+SIZES = (64, 8192)
+"""Smallest and largest side of a drawn frame."""
+COMPONENTS = {
+    "detr": "detector (detr)",
+    "sa": "Spatial Adapter (sa)",
+    "ta": "Temporal Adapter (ta)",
+    "id-prediction": "ID prediction",
+    "other": "other",
+}
+"""Rows of Table 8."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,118 +39,136 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folder",
         type=Path,
         nargs="?",
-        help="folder of sequences, for example data/dance/test; the first is used. Without one: drawn frames, and the "
-        "paper's model with random weights",
+        help="a sequence, or a folder of sequences, for example data/dance/test, of which the first is used. Without "
+        "one: drawn frames, and the paper's model with random weights",
     )
-    infer.add_argument("--weights", metavar="RUN", help="run (dance/full/seed-0) or checkpoint file (model.pt)")
-    infer.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of models/")
-    train = add_action(actions, "train", "measure milliseconds and memory of a training step on a clip of drawn frames")
-    train.add_argument("--frames", type=int, metavar="T", help="of the clip; the settings' history if not given")
     pipeline = add_action(actions, "pipeline", "measure milliseconds a frame from image file to tracks")
-    _add_load(add_action(actions, "load", "measure clips a second and milliseconds a frame of reading training data"))
-    for action in (infer, train, pipeline):
-        action.add_argument("--output", type=Path, metavar="FILE", help="JSON to write")
-        action.add_argument("--repeats", type=int, default=3, metavar="N", help="passes, turns or steps")
-        action.add_argument(
-            "--size", type=int, nargs=2, default=(800, 1422), metavar=("H", "W"), help="of drawn frames"
-        )
-        action.add_argument("--objects", type=int, default=50, metavar="N", help="in a drawn frame")
-        add_compute(action)
-    for action in (infer, train):
-        action.add_argument(
-            "--reference", type=Path, metavar="FOLDER", help="checkout of the published code, to compare with"
-        )
-        add_params(action)
+    pipeline.add_argument(
+        "folder",
+        nargs="?",
+        metavar="input",
+        help="video, folder of images or sequence, as of `fdta track`. Without one: as of `fdta bench infer`",
+    )
+    train = add_action(actions, "train", "measure milliseconds and memory of a training step on a clip of drawn frames")
+    load = add_action(actions, "load", "measure clips a second and milliseconds a frame of reading training data")
     for action in (infer, pipeline):
+        action.add_argument("--weights", metavar="RUN", help="run (dance/full/seed-0) or checkpoint file (model.pt)")
+        action.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of models/")
+        action.add_argument(
+            "--frames", type=int, metavar="N", help=f"most of a pass; {DRAWN_FRAMES} drawn ones, 100 of those given"
+        )
         add_precision(action)
+    train.add_argument(
+        "--frames", type=int, metavar="T", help="of the clip; the settings' history, its largest, if not given"
+    )
+    train.add_argument("--run", metavar="RUN", help="take the settings of this run, not the paper's for DanceTrack")
     train.add_argument("--dtype", choices=PRECISIONS, help="numbers of the networks; the settings' if not given")
     train.add_argument(
         "--no-gradient-dtype", choices=PRECISIONS, help="of the detector on frames without gradient; else as --dtype"
     )
-    train.add_argument("--run", metavar="RUN", help="take the settings of this run, not the paper's for DanceTrack")
-    infer.set_defaults(call=_infer)
-    train.set_defaults(call=_train)
-    pipeline.set_defaults(call=_pipeline)
-
-
-def _add_load(load: argparse.ArgumentParser) -> None:
     load.add_argument(
         "--run",
         metavar="RUN",
         help="data and settings of this run (dance/full/seed-0); without one: drawn frames, and the paper's settings",
     )
     load.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of data/")
-    load.add_argument("--output", type=Path, metavar="FILE", help="JSON to write")
     load.add_argument("--workers", type=int, default=2, metavar="N", help="processes that read")
-    load.add_argument("--clips", type=int, default=6, metavar="N", help="that each process reads")
+    load.add_argument("--clips", type=int, default=8, metavar="N", help="that each process reads, from 4")
     load.add_argument("--step", type=float, metavar="SECONDS", help="of a training step: tell how many workers feed it")
-    load.add_argument("--size", type=int, nargs=2, default=(1080, 1920), metavar=("H", "W"), help="of drawn frames")
-    load.add_argument("--objects", type=int, default=20, metavar="N", help="in a drawn frame")
-    add_compute(load)
-    add_params(load)
+    for action in (infer, pipeline, train, load):
+        action.add_argument("--output", type=Path, metavar="FILE", help="JSON to write")
+        action.add_argument(
+            "--size", type=int, nargs=2, metavar=("H", "W"), help=f"of drawn frames, {SIZES[0]} to {SIZES[1]}"
+        )
+        action.add_argument("--objects", type=int, metavar="N", help="in a drawn frame")
+        add_compute(action)
+        add_params(action)
+    for action in (infer, pipeline, train):
+        action.add_argument("--repeats", type=int, default=3, metavar="N", help="how often it is measured")
+        action.set_defaults(drawn_size=(800, 1422), drawn_objects=50)
+    for action in (infer, train):
+        action.add_argument(
+            "--reference", type=Path, metavar="FOLDER", help="checkout of the published code, to compare with"
+        )
+    load.set_defaults(drawn_size=(1080, 1920), drawn_objects=20)
+    infer.set_defaults(call=_infer)
+    train.set_defaults(call=_train)
+    pipeline.set_defaults(call=_pipeline)
     load.set_defaults(call=_load)
 
 
-def _load(options: argparse.Namespace) -> None:
-    from contextlib import nullcontext
-
-    from fdta.device import choose_device
-    from fdta.evaluate.loading import drawn_data, measure_loading
-    from fdta.params import Params, Run, Settings
-
-    device = choose_device(options.device, options.threads)
-    if options.run is None:
-        settings = Settings()
-        _check_drawn(options, settings)
-        data = drawn_data(settings, tuple(options.size), options.objects)
-    else:
-        run = Run.parse(options.run)
-        settings = Params(options.params, options.benchmark).settings(run.dataset, run.variant)
-        data = nullcontext(options.root / "data" / run.dataset)
-    with data as folder:
-        measured = measure_loading(folder, settings, device, options.workers, options.clips, options.step)
-    _tell(measured | {"device": str(device)}, options.output)
-
-
 def _infer(options: argparse.Namespace) -> None:
-    from fdta.data.motchallenge import read_split
-    from fdta.device import choose_device
+    from fdta.data.motchallenge import read_sequence, read_split
     from fdta.evaluate.reference import Reference
-    from fdta.evaluate.speed import (
-        compare_inference,
-        drawn_frames,
-        drawn_model,
-        measure_inference,
-        settings_of_size,
-    )
-    from fdta.model.inference import optimized, precision
-    from fdta.params import Settings
-    from fdta.track.run import load_run
+    from fdta.evaluate.speed import FRAMES, compare_inference, drawn_frames, measure_inference
+    from fdta.model.inference import optimized
 
-    device = choose_device(options.device, options.threads)
-    dtype = precision(options.dtype, device)
-    if (options.folder is None) != (options.weights is None):
-        raise InputError("give both a folder of sequences and --weights, or neither for drawn frames")
+    device, dtype, model, settings = _tracking(options)
+    kind = {"dtype": options.dtype, "device": str(device)}
+    ours = optimized(model, dtype)
     if options.folder is not None:
         if options.reference is not None:
             raise InputError("--reference compares on drawn frames; give no folder with it")
-        model, settings, _ = load_run(options.weights, options.root, options.params, options.benchmark, device)
-        sequence = read_split(options.folder)[0]
-        measured = measure_inference(optimized(model, dtype), sequence, settings, device, options.repeats)
+        alone = (options.folder / "seqinfo.ini").is_file()
+        sequence = read_sequence(options.folder) if alone else read_split(options.folder)[0]
+        frames = options.frames or FRAMES
+        measured = measure_inference(ours, sequence, settings, device, options.repeats, None, frames) | kind
+    elif options.reference is not None:
+        reference = Reference(options.reference, model)
+        shape = tuple(options.size), settings.history, options.objects
+        _tell_comparison(compare_inference(ours, reference, *shape, options.repeats) | kind, options.output)
+        return
     else:
-        _check_drawn(options)
-        settings = settings_of_size(Settings(), tuple(options.size))
-        model = drawn_model(settings, device)
-        ours = optimized(model, dtype)
-        if options.reference is not None:
-            reference = Reference(options.reference, model)
-            measured = compare_inference(
-                ours, reference, tuple(options.size), settings.history, options.objects, options.repeats
-            )
-        else:
-            with drawn_frames(tuple(options.size), DRAWN_FRAMES) as frames:
-                measured = measure_inference(ours, frames, settings, device, options.repeats, options.objects)
-    _tell(measured | {"dtype": options.dtype, "device": str(device)}, options.output)
+        with drawn_frames(tuple(options.size), options.frames or DRAWN_FRAMES) as frames:
+            given = options.repeats, options.objects, frames.frames
+            measured = measure_inference(ours, frames, settings, device, *given) | kind
+    _tell_components(measured, options.output)
+
+
+def _pipeline(options: argparse.Namespace) -> None:
+    from fdta.evaluate.speed import FRAMES, drawn_frames, measure_pipeline
+    from fdta.model.inference import optimized
+
+    device, dtype, model, settings = _tracking(options)
+    drawn = nullcontext()
+    if options.folder is None:
+        drawn = drawn_frames(tuple(options.size), options.frames or DRAWN_FRAMES)
+    with drawn as frames:
+        video = options.folder or str(frames.folder)
+        given = options.repeats, options.objects, options.frames or FRAMES
+        measured = measure_pipeline(optimized(model, dtype), settings, device, video, *given)
+    measured |= {"dtype": options.dtype, "device": str(device)}
+    _write(measured, options.output)
+    width, height = measured["image"]
+    print(f"from file to tracks: {width} x {height}, {measured['objects']:.1f} objects, {_where(measured)}")
+    rows = [("milliseconds a frame", measured["milliseconds"], *measured["spread"])]
+    _table(rows, ("", "median", "smallest", "largest"))
+    print(f"{1000 / measured['milliseconds']:.1f} frames a second; peak memory {_memory(measured)}")
+
+
+def _tracking(options: argparse.Namespace) -> tuple[torch.device, torch.dtype, FDTA, Settings]:
+    """Device, precision, model and settings: of the run given, or drawn."""
+    from fdta.device import choose_device
+    from fdta.evaluate.speed import drawn_model, settings_of_size
+    from fdta.model.inference import precision
+    from fdta.params import Settings
+    from fdta.track.run import load_run
+
+    _check(options)
+    device = choose_device(options.device, options.threads)
+    dtype = precision(options.dtype, device)
+    if (options.folder is None) != (options.weights is None):
+        raise InputError("give both what to track and --weights, or neither for drawn frames")
+    if options.frames is not None and options.frames < 1:
+        raise InputError(f"--frames {options.frames}: measure at least one")
+    if options.weights is not None:
+        _refuse(options, "with --weights", "size", "objects")
+        model, settings, _ = load_run(options.weights, options.root, options.params, options.benchmark, device)
+        return device, dtype, model, settings
+    _without_run(options, "--weights")
+    _draw(options, 50)
+    settings = settings_of_size(Settings(), tuple(options.size))
+    return device, dtype, drawn_model(settings, device), settings
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -141,16 +177,22 @@ def _train(options: argparse.Namespace) -> None:
     from fdta.model.inference import precision
     from fdta.params import Params, Run, Settings
 
+    _check(options)
     device = choose_device(options.device, options.threads)
     settings = Settings()
     if options.run is not None:
         run = Run.parse(options.run)
         settings = Params(options.params, options.benchmark).settings(run.dataset, run.variant)
-    _check_drawn(options, settings)
+    else:
+        _without_run(options, "--run")
+    _draw(options, min(settings.association.labels, settings.detector.queries))
     frames = settings.history if options.frames is None else options.frames
-    if not settings.training.gradient_frames < frames <= settings.history:
-        raise InputError(f"--frames {frames}: above the frames with gradient, at most the settings' history")
     training = settings.training
+    if not training.gradient_frames < frames <= settings.history:
+        raise InputError(
+            f"--frames {frames}: from {training.gradient_frames + 1}, because {training.gradient_frames} have a "
+            f"gradient, to {settings.history}, the settings' history"
+        )
     dtype = options.dtype or training.precision
     alone = options.no_gradient_dtype or options.dtype or training.no_gradient_precision or dtype
     for name in (dtype, alone):
@@ -159,47 +201,162 @@ def _train(options: argparse.Namespace) -> None:
     steps = TrainingSteps(settings, frames, tuple(options.size), options.objects, device)
     measured = measure_training(steps, options.repeats, options.reference)
     measured |= {"dtype": dtype, "no_gradient_dtype": alone, "device": str(device)}
-    _tell(measured, options.output)
+    _write(measured, options.output)
+    height, width = measured["size"]
+    print(
+        f"a step on one clip of {frames} frames of {width} x {height}, {training.gradient_frames} of them with "
+        f"gradient, {options.objects} objects; {_where(measured)}; without gradient {alone}"
+    )
+    codes = [("this code", measured["ours"]), ("published code", measured.get("published"))]
+    rows = [(name, of["milliseconds"], *of["spread"], of["peak_mebibytes"]) for name, of in codes if of is not None]
+    _table(rows, ("milliseconds a step", "median", "smallest", "largest", "peak memory (MiB)"))
+    if "ratio" in measured:
+        _tell_ratios(measured["ratio"])
 
 
-def _pipeline(options: argparse.Namespace) -> None:
+def _load(options: argparse.Namespace) -> None:
     from fdta.device import choose_device
-    from fdta.evaluate.speed import drawn_frames, drawn_model, measure_pipeline, settings_of_size
-    from fdta.model.inference import optimized, precision
-    from fdta.params import Settings
+    from fdta.evaluate.loading import drawn_data, measure_loading
+    from fdta.params import Params, Run, Settings
 
+    _check(options)
     device = choose_device(options.device, options.threads)
-    dtype = precision(options.dtype, device)
-    _check_drawn(options)
-    settings = settings_of_size(Settings(), tuple(options.size))
-    model = optimized(drawn_model(settings, device), dtype)
-    with drawn_frames(tuple(options.size), DRAWN_FRAMES) as frames:
-        measured = measure_pipeline(model, settings, device, frames.folder, options.repeats, options.objects)
-    _tell(measured | {"size": list(options.size), "dtype": options.dtype, "device": str(device)}, options.output)
+    if options.run is None:
+        _without_run(options, "--run")
+        settings = Settings()
+        _draw(options, min(settings.association.labels, settings.detector.queries))
+        data = drawn_data(settings, tuple(options.size), options.objects)
+    else:
+        _refuse(options, "with --run", "size", "objects")
+        run = Run.parse(options.run)
+        settings = Params(options.params, options.benchmark).settings(run.dataset, run.variant)
+        data = nullcontext(options.root / "data" / run.dataset)
+    with data as folder:
+        measured = measure_loading(folder, settings, device, options.workers, options.clips, options.step)
+    measured |= {"device": str(device)}
+    _write(measured, options.output)
+    width, height = measured["image"]
+    frames, rates = measured["clip"]["frames"], measured["clips_a_second"]
+    print(f"clips of {frames} frames of {width} x {height} as the training reads them; {measured['machine']}")
+    parts = {"image": "image, reading and decoding", "depth": "depth map, reading and decoding"}
+    rows = [(parts.get(name, name), value) for name, value in measured["milliseconds"].items()]
+    _table(rows, ("milliseconds a frame, one thread", "mean"))
+    print(f"besides, normalizing on {device}: {measured['apart']['normalize']:.4g}")
+    smallest, largest = measured["clip"]["spread"]
+    print(f"a clip: {measured['clip']['milliseconds']:.4g} milliseconds ({smallest:.4g} to {largest:.4g})")
+    for number, rate in rates.items():
+        by = "the training process alone" if number == "0" else f"{number} workers"
+        print(f"clips a second, by {by}: {rate:.3g}")
+    if "step" in measured:
+        step = measured["step"]
+        print(
+            f"workers that feed a step of {step['seconds']:g} s (batch {step['clips']}): {step['workers']}"
+            + (f", more than the {step['cores']} cores here" if step["workers"] > step["cores"] else "")
+        )
 
 
-def _check_drawn(options: argparse.Namespace, settings: Any = None) -> None:
-    most = 50 if settings is None else min(settings.association.labels, settings.detector.queries)
-    if min(options.size) < 64:
-        raise InputError(f"--size {options.size[0]} {options.size[1]}: both sides from 64")
-    if not 0 < options.objects <= most:
-        raise InputError(f"--objects {options.objects}: between 1 and {most}, the model's ID labels or queries")
+def _tell_components(measured: dict[str, Any], output: Path | None) -> None:
+    _write(measured, output)
+    width, height = measured["image"]
+    print(f"tracking {measured['sequence']}: {width} x {height}, {measured['objects']:.1f} objects, {_where(measured)}")
+    total = measured["milliseconds"]["total"]
+    rows = [
+        (name, measured["milliseconds"][key], *measured["spread"][key], 100 * measured["milliseconds"][key] / total)
+        for key, name in (COMPONENTS | {"total": "total"}).items()
+    ]
+    passes = f"median of {len(measured['passes'])}"
+    _table(rows, ("milliseconds a frame", passes, "smallest", "largest", "%"))
+    apart = measured["apart"]
+    print(f"in 'other': resizing, normalizing and moving the image {apart['preprocessing']:.4g}")
+    print(f"in 'ID prediction': the tracker without networks {apart['bookkeeping']:.4g}")
+    print(f"not in the total, because tracking reads ahead: reading an image {apart['decode']:.4g}")
+    if "as_tracked" in measured:
+        print(f"total with CUDA graphs, as `fdta track` runs: {measured['as_tracked']['milliseconds']:.4g}")
+    print(f"{1000 / total:.1f} frames a second; peak memory {_memory(measured)}")
 
 
-def _tell(measured: dict[str, Any], output: Path | None) -> None:
-    """Print `measured` as a table of two columns, and write it if asked."""
+def _tell_comparison(measured: dict[str, Any], output: Path | None) -> None:
+    _write(measured, output)
+    height, width = measured["size"]
+    print(
+        f"one image of {width} x {height}, {measured['objects']} objects, {measured['history'] - 1} remembered frames, "
+        f"{_where(measured)}"
+    )
+    for part, name in (("detector", "detector"), ("association", "adapter and ID decoder")):
+        found = measured[part]
+        codes = (("this code", found["ours"]), ("published code", found["published"]))
+        rows = [(code, of["milliseconds"], *of["spread"]) for code, of in codes]
+        _table(rows, (f"{name}, milliseconds", "median", "smallest", "largest"))
+        _tell_ratios(found["ratio"])
+        differences = ", ".join(f"{output} {value:.2g}" for output, value in found["differences"].items())
+        print(f"largest differences, in standard deviations: {differences}\n")
+
+
+def _tell_ratios(ratio: dict[str, float]) -> None:
+    told = {
+        "median": "by the medians",
+        "smallest": "by the smallest",
+        "processor": "by the processor's time",
+        "memory": "peak memory",
+    }
+    print("published / this: " + ", ".join(f"{ratio[key]:.3g} {name}" for key, name in told.items() if key in ratio))
+
+
+def _where(measured: dict[str, Any]) -> str:
+    threads = measured["threads"]
+    return f"{measured['dtype']} on {measured['device']}, {threads} thread{'s' * (threads != 1)}; {measured['machine']}"
+
+
+def _memory(measured: dict[str, Any]) -> str:
+    return f"{measured['peak_mebibytes']:.0f} MiB"
+
+
+def _table(rows: Iterable[Sequence[Any]], heading: Sequence[str]) -> None:
+    """Print names and numbers under a heading of as many columns."""
+    cells = [list(heading), *([name, *(f"{value:.4g}" for value in values)] for name, *values in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for name, *values in cells:
+        print("  ".join([name.ljust(widths[0]), *(v.rjust(w) for v, w in zip(values, widths[1:], strict=True))]))
+
+
+def _write(measured: dict[str, Any], output: Path | None) -> None:
     from fdta.files import write_json
 
-    def rows(value: Any, name: str) -> list[tuple[str, str]]:
-        if isinstance(value, dict):
-            return [row for key, inner in value.items() for row in rows(inner, f"{name} {key}".strip())]
-        parts = value if isinstance(value, list) else [value]
-        return [(name, "  ".join(f"{part:.4g}" if isinstance(part, float) else str(part) for part in parts))]
-
-    table = rows(measured, "")
-    width = max(len(name) for name, _ in table)
-    for name, text in table:
-        print(f"{name:{width}}  {text}")
     if output is not None:
         write_json(output, measured)
         print(f"written: {output}")
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse beforehand what would only be refused after the measurement."""
+    if getattr(options, "repeats", 1) < 1:
+        raise InputError(f"--repeats {options.repeats}: measure at least once")
+    if options.output is None:
+        return
+    if options.output.is_dir():
+        raise InputError(f"--output {options.output}: it is a folder, give the name of a file")
+    above = next(parent for parent in options.output.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise InputError(f"--output {options.output}: {above} is a file, choose another place")
+
+
+def _refuse(options: argparse.Namespace, when: str, *names: str) -> None:
+    for name in names:
+        if getattr(options, name) is not None:
+            raise InputError(f"--{name} is of drawn frames; leave it out {when}")
+
+
+def _without_run(options: argparse.Namespace, choice: str) -> None:
+    if options.benchmark is not None or options.params != Path("params.yaml"):
+        raise InputError(f"--params and --benchmark are of a run; give {choice} with them")
+
+
+def _draw(options: argparse.Namespace, most: int) -> None:
+    """Fill in and check size and number of objects of drawn frames."""
+    options.size = options.size or options.drawn_size
+    options.objects = options.drawn_objects if options.objects is None else options.objects
+    height, width = options.size
+    if not SIZES[0] <= min(height, width) <= max(height, width) <= SIZES[1]:
+        raise InputError(f"--size {height} {width}: both sides from {SIZES[0]} to {SIZES[1]}")
+    if not 0 < options.objects <= most:
+        raise InputError(f"--objects {options.objects}: between 1 and {most}, the model's ID labels or queries")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cProfile
 import itertools
 import math
+import os
 import statistics
 import tempfile
 from collections.abc import Iterator
@@ -57,10 +58,15 @@ def measure_loading(
         threads.
 
     Raises:
-        InputError: a number is below 1, or the data cannot be read.
+        InputError: a number is out of its range, or the data cannot be read.
     """
-    if workers < 1 or clips < 2 or (step is not None and not step > 0):
-        raise InputError("workers are from 1, clips from 2, and a step takes more than 0 seconds")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not 1 <= workers <= cores:
+        raise InputError(f"--workers {workers}: from 1 to {cores}, the cores here")
+    if clips < 4:
+        raise InputError(f"--clips {clips}: from 4, because the first ones are read ahead")
+    if step is not None and not 0 < step < math.inf:
+        raise InputError(f"--step {step:g}: give the seconds of a training step, above 0")
     with_depth = settings.spatial.enabled
     dataset = ClipDataset(
         folder, settings.training_splits, settings, settings.history, with_depth, False, clips * workers, 0
@@ -81,8 +87,9 @@ def measure_loading(
         "threads": torch.get_num_threads(),
     }
     if step is not None:
-        by_one = rates[workers] / workers
-        result["step"] = {"seconds": step, "workers": math.ceil(settings.training.batch / (step * by_one))}
+        batch, by_one = settings.training.batch, rates[workers] / workers
+        needed = math.ceil(batch / (step * by_one))
+        result["step"] = {"seconds": step, "clips": batch, "workers": needed, "cores": cores}
     return result
 
 
@@ -112,10 +119,11 @@ def _one_by_one(dataset: ClipDataset, clips: int, device: torch.device) -> tuple
 def _clips_a_second(dataset: ClipDataset, workers: int, clips: int, device: torch.device) -> float:
     processes = max(workers, 1)
     with closing(load(dataset, Plan(dataset.sampler, 1, 1), range(1), 0, workers, device)) as batches:
-        next(batches)
+        # Each worker reads two batches ahead; these were begun before anybody asked.
+        for _ in itertools.islice(batches, 2 * processes):
+            pass
         start = perf_counter()
-        # The other workers have read their first clip, too.
-        read = sum(clip.clips for clip in itertools.islice(batches, clips * processes - 1)) - (processes - 1)
+        read = sum(clip.clips for clip in itertools.islice(batches, (clips - 2) * processes))
         return read / (perf_counter() - start)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import multiprocessing
 import resource
 import statistics
@@ -12,12 +14,13 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from fdta.data.clips import ClipBatch
 from fdta.data.identities import assign_identities
@@ -38,9 +41,11 @@ from fdta.train.objectives import TrackerObjective
 from fdta.train.optimizer import build_optimizer, clip_gradients
 
 FRAMES = 100
-"""Most frames of a pass; enough for the history to be full most of the time."""
+"""Most frames of a pass, unless told."""
 WARM_UP = 5
 """Frames before the first pass, not measured."""
+
+logger = logging.getLogger(__name__)
 
 
 class Frames(Protocol):
@@ -97,6 +102,7 @@ def drawn_model(settings: Settings, device: torch.device) -> FDTA:
     return model.to(device).eval()
 
 
+@torch.inference_mode()
 def measure_inference(
     model: FDTA,
     sequence: Frames,
@@ -104,8 +110,12 @@ def measure_inference(
     device: torch.device,
     repeats: int = 3,
     objects: int | None = None,
+    frames: int = FRAMES,
 ) -> dict[str, Any]:
     """Time the online tracker frame by frame (one image at a time) on the first frames of `sequence`.
+
+    The history is full from the start: of the objects of the first frame, which the tracker is shown as often as that
+    takes.
 
     The components are the rows of Table 8: `detr`, the detector without the next; `sa`, the Spatial Adapter and the
     decoder's attention to depth; `ta`, the Temporal Adapter; `id-prediction`, trajectory features, ID decoder, the
@@ -116,19 +126,21 @@ def measure_inference(
 
     Args:
         model: on `device`; put into evaluation mode.
-        sequence: at most `FRAMES` frames of it are used.
+        sequence: its first frames are used.
         settings: of the model.
         device: of the model.
-        repeats: passes over the frames, each with a new tracker.
+        repeats: passes over the frames, by one tracker.
         objects: how many of the detector's queries count as objects whatever their scores; None: as the scores say.
+        frames: most frames of a pass.
 
     Returns:
         JSON-able: milliseconds, those a frame of each component and their sum `total`, of the pass with the median
-        total; spread, smallest and largest of each over the passes; passes, the totals of all; apart, milliseconds a
-        frame of reading (`decode`), of `preprocessing`, a part of `other`, and of the tracker without its networks
-        (`bookkeeping`, a part of `id-prediction`); on CUDA as_tracked, milliseconds a frame without reading, from CUDA
-        graphs where they can be captured (median over the passes, and spread); sequence, frames, and objects (mean
-        number tracked a frame); image, the width and height in the network; peak_mebibytes; machine and threads.
+        total (the slower of two); spread, smallest and largest of each over the passes; passes, the totals of all;
+        apart, milliseconds a frame of reading (`decode`, not in the total), of `preprocessing`, a part of `other`, and
+        of the tracker without its networks (`bookkeeping`, a part of `id-prediction`); on CUDA as_tracked,
+        milliseconds a frame without reading, from CUDA graphs where they can be captured (median over the passes, and
+        spread); sequence, frames, and objects (mean number tracked a frame); image, the width and height in the
+        network; peak_mebibytes; machine and threads.
 
     Raises:
         InputError: `repeats` is below 1, or an image cannot be read.
@@ -136,12 +148,23 @@ def measure_inference(
     _at_least_one(repeats)
     model.eval()
     size = resized_size(sequence.width, sequence.height, settings.tracker.short_side, settings.tracker.long_side)
-    frames = min(sequence.frames, FRAMES)
-    _pass(model, sequence, settings, device, size, min(frames, WARM_UP), objects)
-    _forget_peak(device)
-    passes = [_pass(model, sequence, settings, device, size, frames, objects) for _ in range(repeats)]
+    frames = min(sequence.frames, frames)
+    tracker = OnlineTracker.from_model(model, settings, graphs=False)
+    images = to_network([sequence.image(1)], size, device)
+    _fill_history(tracker, _wanted(objects_of(model.detector(images)), objects), settings)
+    with tqdm(total=WARM_UP + repeats * frames, unit="frame", disable=None) as bar:
+
+        def pass_over(frames: int) -> tuple[dict[str, float], dict[str, float], float]:
+            measured = _pass(model, tracker, sequence, device, size, frames, objects, bar)
+            if bar.disable:
+                logger.info("%d frames: %.4g ms a frame", frames, measured[0]["total"])
+            return measured
+
+        pass_over(min(frames, WARM_UP))
+        _forget_peak(device)
+        passes = [pass_over(frames) for _ in range(repeats)]
     passes.sort(key=lambda measured: measured[0]["total"])
-    milliseconds, apart, tracked = passes[(repeats - 1) // 2]
+    milliseconds, apart, tracked = passes[repeats // 2]
     as_tracked = {}
     if device.type == "cuda":
         as_tracked = {"as_tracked": _as_tracked(model, sequence, settings, device, size, frames, objects, repeats)}
@@ -161,21 +184,26 @@ def measure_inference(
     }
 
 
-@torch.inference_mode()
+def _fill_history(tracker: OnlineTracker, found: tuple[Tensor, Tensor, Tensor], settings: Settings) -> None:
+    for _ in range(settings.history):
+        tracker.update(*found)
+
+
 def _pass(
     model: FDTA,
+    tracker: OnlineTracker,
     sequence: Frames,
-    settings: Settings,
     device: torch.device,
     size: tuple[int, int],
     frames: int,
     wanted: int | None,
+    bar: tqdm[NoReturn],
 ) -> tuple[dict[str, float], dict[str, float], float]:
     """Milliseconds a frame by component, those told apart, and objects a frame, of one pass over `frames` frames."""
     clock = _clock(device)
-    tracker = OnlineTracker.from_model(model, settings, graphs=False)
     scoring: list[float] = []
-    tracker.id_scores = _spanned(tracker.id_scores, clock, scoring)
+    id_scores = tracker.id_scores
+    tracker.id_scores = _spanned(id_scores, clock, scoring)
     decoding = preparing = detecting = tracking = total = 0.0
     objects = 0
     temporal = [] if model.temporal_adapter is None else [model.temporal_adapter]
@@ -198,6 +226,8 @@ def _pass(
             tracking += end - given
             total += end - start
             objects += len(tracks.identities)
+            bar.update()
+    tracker.id_scores = id_scores
     sa, ta = sum(spatial_spans), sum(temporal_spans)
     seconds = {
         "detr": detecting - sa,
@@ -270,27 +300,55 @@ def _as_tracked(
 
 @torch.inference_mode()
 def measure_pipeline(
-    model: FDTA, settings: Settings, device: torch.device, folder: Path, repeats: int, objects: int
+    model: FDTA,
+    settings: Settings,
+    device: torch.device,
+    video: str,
+    repeats: int,
+    objects: int | None = None,
+    frames: int = FRAMES,
 ) -> dict[str, Any]:
-    """Time tracking of the images in `folder` from file to tracks, images read ahead: milliseconds a frame.
+    """Time tracking from file to tracks, images read ahead: milliseconds a frame.
 
-    Arguments are as of `measure_inference`; median and spread are over `repeats` passes of one tracker, after another
-    pass, in which CUDA graphs are captured.
+    Arguments are as of `measure_inference`, with whatever `fdta.track.source.open_source` takes as `video`; median and
+    spread are over `repeats` passes of one tracker with a full history, after another pass, in which CUDA graphs are
+    captured.
+
+    Raises:
+        InputError: `repeats` is below 1, or there is no such video.
     """
     _at_least_one(repeats)
     clock, passes = _clock(device), []
     detect, tracker = watching(model.detector), OnlineTracker.from_model(model, settings)
     short, long = settings.tracker.short_side, settings.tracker.long_side
-    for _ in range(repeats + 1):
-        source, frames = open_source(str(folder)), 0
-        start = clock()
-        with closing(source.images), closing(read_ahead(source.images, device)) as images:
-            for image in images:
-                size = resized_size(image.shape[1], image.shape[0], short, long)
-                _track(image, size, detect, tracker, device, objects)
-                frames += 1
-        passes.append(1000 * (clock() - start) / frames)
-    return _summary(passes[1:]) | {"frames": frames, "objects": objects, "peak_mebibytes": _peak(device)}
+    seen = tracked = 0
+    size = 0, 0
+    with tqdm(unit="frame", disable=None) as bar:
+        for number in range(repeats + 1):
+            source, seen, tracked = open_source(video), 0, 0
+            start = clock()
+            with closing(source.images), closing(read_ahead(source.images, device)) as images:
+                for image in itertools.islice(images, frames):
+                    size = resized_size(image.shape[1], image.shape[0], short, long)
+                    if not (number or seen):
+                        found = _wanted(detect(to_network([image], size, device)), objects)
+                        _fill_history(tracker, found, settings)
+                    tracked += len(_track(image, size, detect, tracker, device, objects).identities)
+                    seen += 1
+                    bar.update()
+            passes.append(1000 * (clock() - start) / seen)
+            if bar.disable:
+                logger.info("%d frames: %.4g ms a frame", seen, passes[-1])
+            if not number:
+                _forget_peak(device)
+    return _summary(passes[1:]) | {
+        "frames": seen,
+        "objects": tracked / seen,
+        "image": list(size),
+        "peak_mebibytes": _peak(device),
+        "machine": machine(),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def compare_inference(
@@ -490,13 +548,17 @@ def _by_turns(
     up."""
     measured: list[list[float]] = [[] for _ in calls]
     busy: list[list[float]] = [[] for _ in calls]
-    for turn in range(repeats + 1):
-        for call, spans, work in zip(calls, measured, busy, strict=True):
-            start, began = clock(), process_time()
-            call()
-            if turn:
-                spans.append(1000 * (clock() - start))
-                work.append(process_time() - began)
+    with tqdm(total=(repeats + 1) * len(calls), unit="call", disable=None) as bar:
+        for turn in range(repeats + 1):
+            for call, spans, work in zip(calls, measured, busy, strict=True):
+                start, began = clock(), process_time()
+                call()
+                if turn:
+                    spans.append(1000 * (clock() - start))
+                    work.append(process_time() - began)
+                bar.update()
+            if bar.disable and turn:
+                logger.info("turn %d of %d: %s ms", turn, repeats, ", ".join(f"{spans[-1]:.4g}" for spans in measured))
     return measured, busy
 
 
@@ -531,7 +593,7 @@ def _difference(mine: Tensor, theirs: Tensor) -> float:
 
 def _at_least_one(repeats: int) -> None:
     if repeats < 1:
-        raise InputError(f"repeats is {repeats}; measure at least one pass")
+        raise InputError(f"--repeats {repeats}: measure at least once")
 
 
 def _clock(device: torch.device) -> Callable[[], float]:
