@@ -17,8 +17,9 @@ import yaml
 
 from fdta.errors import InputError
 from fdta.files import write_text
+from fdta.machine import machine
 from fdta.params import BASELINES, Params, Settings, settings_to_dict
-from fdta.report.measured import commit, machine, read_json
+from fdta.report.measured import commit, read_json
 from fdta.report.paper import Paper, PaperTable, read_paper
 from fdta.report.runs import BASE, FULL, figure_datasets, page_figures
 from fdta.report.tables import (

@@ -20,8 +20,9 @@ from fdta.data.motchallenge import read_split
 from fdta.errors import InputError
 from fdta.evaluate.score import COMBINED, paired_difference
 from fdta.files import write_json, write_text
+from fdta.machine import machine
 from fdta.params import DETECTOR, Params, Run
-from fdta.report.measured import commit, machine, read_history, read_json
+from fdta.report.measured import commit, read_history, read_json
 from fdta.report.paper import COMPARED, Paper, PaperRow, PaperTable, read_paper
 from fdta.report.runs import (
     COMPLEMENTARY,
