@@ -209,7 +209,9 @@ def read_images(
         InputError: an image cannot be read.
     """
     size = resized_size(sequence.width, sequence.height, settings.short_side, settings.long_side)
-    return to_network([sequence.image(int(frame)) for frame in frames], size, device)
+    with ThreadPoolExecutor(torch.get_num_threads()) as decoders:
+        images = list(decoders.map(sequence.image, frames.tolist()))
+    return to_network(images, size, device)
 
 
 def _chunks(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import cv2
@@ -17,6 +19,7 @@ from fdta.data.images import pin
 from fdta.data.motchallenge import IMAGE_EXTENSIONS, Sequence, decode_image, read_sequence
 from fdta.errors import InputError
 
+Key = TypeVar("Key")
 Images = Generator[np.ndarray, None, None]
 """(H, W, 3) uint8 RGB, all of one size."""
 
@@ -107,8 +110,21 @@ def _folder_images(folder: Path) -> list[Path]:
 
 
 def _open_sequence(sequence: Sequence) -> Source:
-    images = (sequence.image(frame) for frame in range(1, sequence.frames + 1))
+    images = _decoded(sequence.image, range(1, sequence.frames + 1))
     return Source(sequence.name, sequence.rate, sequence.frames, images)
+
+
+def _decoded(decode: Callable[[Key], np.ndarray], keys: Iterable[Key]) -> Images:
+    """Images of `keys`, in order; as many are decoded at a time as torch has threads."""
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads) as decoders:
+        coming: deque[Future[np.ndarray]] = deque()
+        for key in keys:
+            coming.append(decoders.submit(decode, key))
+            if len(coming) > threads:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
 
 def _open_pattern(pattern: Path) -> Source:
@@ -126,17 +142,19 @@ def _open_pattern(pattern: Path) -> Source:
 
 
 def _open_images(name: str, paths: list[Path]) -> Source:
+    def decode(path: Path) -> np.ndarray:
+        return cv2.cvtColor(decode_image(path, cv2.IMREAD_COLOR, "replace it"), cv2.COLOR_BGR2RGB)
+
     def read() -> Images:
         size = None
-        for path in paths:
-            image = decode_image(path, cv2.IMREAD_COLOR, "replace it")
+        for path, image in zip(paths, _decoded(decode, paths), strict=True):
             size = size or image.shape
             if image.shape != size:
                 raise InputError(
                     f"{path}: {image.shape[1]} x {image.shape[0]} pixels, but the images before it have {size[1]} x "
                     f"{size[0]}; bring all to one size"
                 )
-            yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+            yield image
 
     return Source(name, 30.0, len(paths), read())
 
@@ -175,6 +193,7 @@ def _open_video(path: Path) -> Source:
         container.close()
         raise InputError(f"{path}: there is no video in it; give a video file")
     stream = container.streams.video[0]
+    stream.thread_type = "AUTO"  # Several frames at a time too: most videos have one slice a frame.
     rate = float(stream.average_rate or stream.guessed_rate or 30)
     return Source(path.stem, rate, stream.frames or None, _video_images(path, container, stream))
 

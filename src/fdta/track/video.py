@@ -6,6 +6,7 @@ import json
 import signal
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -65,7 +66,7 @@ def track_video(
         text_file = stack.enter_context(stack.enter_context(whole_file(tracks)).open("w"))
         line_file = stack.enter_context(stack.enter_context(whole_file(lines)).open("w")) if lines else None
         video_path = stack.enter_context(whole_file(video)) if video else None
-        annotator, writer = Annotator(show_scores), None
+        annotated: AnnotatedVideo | None = None
         frame, identities = 0, 0
         # None: only on a terminal.
         for image in tqdm(images, total=source.length, unit="frame", desc=source.name, disable=None):
@@ -76,8 +77,10 @@ def track_video(
             if line_file:
                 line_file.write(_line(frame, found))
             if video_path:
-                writer = writer or stack.enter_context(closing(VideoWriter(video_path, image.shape, source.rate)))
-                writer.write(annotator.draw(image, found))
+                annotated = annotated or stack.enter_context(
+                    closing(AnnotatedVideo(video_path, image.shape, source.rate, show_scores))
+                )
+                annotated.write(image, found)
             if interrupted:
                 break
         if not frame:
@@ -162,6 +165,31 @@ class VideoWriter:
         """Write what the encoder still holds, and the index of the file."""
         self._container.mux(self._stream.encode(None))
         self._container.close()
+
+
+class AnnotatedVideo:
+    """A video of tracked images; a thread draws and encodes one image while the next is tracked."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...], rate: float, show_scores: bool = False) -> None:
+        """Arguments are as of `VideoWriter` and `Annotator`."""
+        self._writer, self._annotator = VideoWriter(path, shape, rate), Annotator(show_scores)
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._last: Future[None] | None = None
+
+    def write(self, image: np.ndarray, tracks: FrameTracks) -> None:
+        """Append `image` (H, W, 3) uint8 RGB with its tracks, once the image before is written."""
+        self._wait()
+        self._last = self._thread.submit(lambda: self._writer.write(self._annotator.draw(image, tracks)))
+
+    def close(self) -> None:
+        """Write what is left; the file is whole."""
+        with closing(self._writer), self._thread:
+            self._wait()
+
+    def _wait(self) -> None:
+        last, self._last = self._last, None
+        if last:
+            last.result()
 
 
 def _up_to_defect(images: Iterator[np.ndarray]) -> tuple[Iterator[np.ndarray], list[InputError]]:
