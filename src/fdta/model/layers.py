@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 SCORES = 2**20
-"""Most attention scores at once without gradient on a CPU: as many as stay in its cache."""
+"""Attention scores at once on a CPU: as many as stay in its cache."""
 SMALL = 2**21
 """Multiplications up to which a recorded linear layer is left to torch, which starts sooner."""
 LONG = 1024
@@ -36,7 +36,9 @@ def one_dnn(tensor: Tensor) -> bool:
 
 
 _ONE_DNN: set[torch.dtype] = set()
-if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+if torch.backends.mkldnn.is_available() and all(
+    hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight")
+):
     _ONE_DNN.add(torch.float32)
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
         _ONE_DNN.add(torch.bfloat16)
@@ -171,7 +173,7 @@ class Attention(nn.MultiheadAttention):
 
 
 class _LongAttention(torch.autograd.Function):
-    """Attention of (B, heads, Q or S, c) without a mask, as (B, Q, heads * c); `SCORES` scores at a time.
+    """Attention of (B, heads, Q or S, c) without a mask, as (B, Q, heads * c); about `SCORES` scores at a time.
 
     The gradient computes scores and dropout once more, so that neither is kept.
     """
@@ -179,16 +181,16 @@ class _LongAttention(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
         batch, heads, queries, _ = q.shape
-        context.dropout, context.seed = dropout, int(torch.randint(2**62, ())) if dropout else 0
+        seed = int(torch.randint(2**62, ())) if dropout else 0
+        context.dropout, context.seed, drops = dropout, seed, _Drops(dropout, seed)
         # oneDNN is a hundred times slower on rows that lie apart.
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-        values = v.transpose(2, 3).contiguous()
         attended = q.new_empty(batch, queries, heads, v.shape[-1])
-        for image, head, part, kept in _pieces(q, k, dropout, context.seed):
-            shares = _shares(q[image, head, part], k[image, head])
-            if kept is not None:
-                shares.mul_(kept)
-            attended[image, part, head] = linear(shares, values[image, head], None)
+        for image, head in itertools.product(range(batch), range(heads)):
+            keys, values = _packed(k[image, head]), _packed(v[image, head].t())
+            for part in _parts(queries, k.shape[2], dropout):
+                shares = drops.applied(_shares(q[image, head, part], keys))
+                attended[image, part, head] = _multiply(shares.to(v.dtype), values)
         attended = attended.flatten(2).div_(1 - dropout)
         context.save_for_backward(q, k, v, attended)
         return attended
@@ -197,41 +199,61 @@ class _LongAttention(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, attended = context.saved_tensors
-        dropout, heads, scale = context.dropout, q.shape[1], q.shape[-1] ** -0.5
+        batch, heads, queries, width = q.shape
+        drops, scale = _Drops(context.dropout, context.seed), width**-0.5
         # How far each query's shares as a whole would move, which their sum of 1 forbids.
         common = (gradient * attended).unflatten(-1, (heads, -1)).sum(-1, dtype=torch.float32)
         gradient = gradient.unflatten(-1, (heads, -1)).transpose(1, 2).contiguous()
-        keys = k.transpose(2, 3).contiguous()
         of_q, of_k, of_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        for image, head, part, kept in _pieces(q, k, dropout, context.seed):
-            queries, arriving = q[image, head, part], gradient[image, head, part] / (1 - dropout)
-            shares = _shares(queries, k[image, head])
-            of_shares = linear(arriving, v[image, head], None).float()
-            used = shares if kept is None else shares * kept
-            of_shares = of_shares if kept is None else of_shares.mul_(kept)
-            of_v[image, head] += linear(used.t(), arriving.t().contiguous(), None)
-            of_scores = of_shares.sub_(common[image, part, head, None]).mul_(shares).mul_(scale)
-            of_q[image, head, part] = linear(of_scores, keys[image, head], None)
-            of_k[image, head] += linear(of_scores.t(), queries.t().contiguous(), None)
+        for image, head in itertools.product(range(batch), range(heads)):
+            packed = (_packed(matrix) for matrix in (k[image, head], k[image, head].t(), v[image, head]))
+            keys, keys_transposed, values = packed
+            for part in _parts(queries, k.shape[2], context.dropout):
+                asking, arriving = q[image, head, part], gradient[image, head, part] / (1 - context.dropout)
+                shares, of_shares = _shares(asking, keys), _multiply(arriving, values).float()
+                kept = drops.drawn(shares)
+                used = shares if kept is None else shares * kept
+                of_shares = of_shares if kept is None else of_shares.mul_(kept)
+                of_v[image, head] += _multiply(used.t().to(v.dtype), arriving.t().contiguous())
+                of_scores = of_shares.sub_(common[image, part, head, None]).mul_(shares).mul_(scale).to(q.dtype)
+                of_q[image, head, part] = _multiply(of_scores, keys_transposed)
+                of_k[image, head] += _multiply(of_scores.t(), asking.t().contiguous())
         return of_q, of_k, of_v, None
 
 
+def _packed(matrix: Tensor) -> Tensor:
+    """`matrix` as oneDNN lays it out in every multiplication with it, which thus does not."""
+    return torch.ops.mkldnn._reorder_linear_weight(matrix.contiguous())
+
+
+def _parts(queries: int, keys: int, dropout: float) -> Iterator[slice]:
+    """Queries of each piece of about `SCORES` scores, or half as many with dropout, which has more matrices of them."""
+    rows = max(16, SCORES // (2 if dropout else 1) // keys)
+    return (slice(start, start + rows) for start in range(0, queries, rows))
+
+
 def _shares(queries: Tensor, keys: Tensor) -> Tensor:
-    """Attention (rows, S) of queries (rows, c) to keys (S, c), in single precision at least."""
-    return linear(queries * queries.shape[-1] ** -0.5, keys, None).float().softmax(-1)
+    """Attention (rows, S) of queries (rows, c) to packed keys (S, c), in single precision at least."""
+    scores = _multiply(queries * queries.shape[-1] ** -0.5, keys).float()
+    return torch.softmax(scores, -1, out=scores)  # In new memory it takes up to three times as long.
 
 
-def _pieces(q: Tensor, k: Tensor, dropout: float, seed: int) -> Iterator[tuple[int, int, slice, Tensor | None]]:
-    """Image, head and queries of each piece of about `SCORES` scores, and 1 or, where one is dropped, 0 (rows, S)."""
-    queries, keys = q.shape[2], k.shape[2]
-    rows = max(16, SCORES // keys)
-    bits = np.random.SFC64(seed)
-    limit = round(dropout * 2**16) - 2**15
-    for image, head, start in itertools.product(range(len(q)), range(q.shape[1]), range(0, queries, rows)):
-        part, kept = slice(start, min(start + rows, queries)), None
-        if dropout:
-            scores = (part.stop - start) * keys
-            # Four numbers of 16 bits out of each; torch's own take ten times as long.
-            drawn = torch.from_numpy(bits.random_raw(-(-scores // 4)).view(np.int16)[:scores])
-            kept = torch.ge(drawn, limit, out=torch.empty(scores)).view(-1, keys)
-        yield image, head, part, kept
+class _Drops:
+    """Dropout of attention, the same again for the same seed."""
+
+    def __init__(self, dropout: float, seed: int) -> None:
+        self._dropout, self._bits = dropout, np.random.SFC64(seed)
+        self._limit = round(dropout * 2**16) - 2**15
+
+    def drawn(self, shares: Tensor) -> Tensor | None:
+        """1 or, where one of the next `shares` is dropped, 0; None: nowhere."""
+        if not self._dropout:
+            return None
+        # Four numbers of 16 bits out of each; torch's own take ten times as long.
+        bits = self._bits.random_raw(-(-shares.numel() // 4)).view(np.int16)[: shares.numel()]
+        return torch.ge(torch.from_numpy(bits), self._limit, out=torch.empty(shares.numel())).view_as(shares)
+
+    def applied(self, shares: Tensor) -> Tensor:
+        """`shares`, changed, without those that are dropped."""
+        kept = self.drawn(shares)
+        return shares if kept is None else shares.mul_(kept)
