@@ -108,7 +108,7 @@ def pieces(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(layers, "SCORES", 16 * 50)
     counted: list[int] = []
     plain = layers._shares
-    monkeypatch.setattr(layers, "_shares", lambda queries, keys: counted.append(len(keys)) or plain(queries, keys))
+    monkeypatch.setattr(layers, "_shares", lambda q, k, dtype: counted.append(len(k)) or plain(q, k, dtype))
     return counted
 
 

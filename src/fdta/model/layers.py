@@ -189,8 +189,8 @@ class _LongAttention(torch.autograd.Function):
         for image, head in itertools.product(range(batch), range(heads)):
             keys, values = _packed(k[image, head]), _packed(v[image, head].t())
             for part in _parts(queries, k.shape[2], dropout):
-                shares = drops.applied(_shares(q[image, head, part], keys))
-                attended[image, part, head] = _multiply(shares.to(v.dtype), values)
+                shares = drops.applied(_shares(q[image, head, part], keys, v.dtype))
+                attended[image, part, head] = _multiply(shares, values)
         attended = attended.flatten(2).div_(1 - dropout)
         context.save_for_backward(q, k, v, attended)
         return attended
@@ -210,7 +210,7 @@ class _LongAttention(torch.autograd.Function):
             keys, keys_transposed, values = packed
             for part in _parts(queries, k.shape[2], context.dropout):
                 asking, arriving = q[image, head, part], gradient[image, head, part] / (1 - context.dropout)
-                shares, of_shares = _shares(asking, keys), _multiply(arriving, values).float()
+                shares, of_shares = _shares(asking, keys, torch.float32), _multiply(arriving, values).float()
                 kept = drops.drawn(shares)
                 used = shares if kept is None else shares * kept
                 of_shares = of_shares if kept is None else of_shares.mul_(kept)
@@ -232,9 +232,9 @@ def _parts(queries: int, keys: int, dropout: float) -> Iterator[slice]:
     return (slice(start, start + rows) for start in range(0, queries, rows))
 
 
-def _shares(queries: Tensor, keys: Tensor) -> Tensor:
-    """Attention (rows, S) of queries (rows, c) to packed keys (S, c), in single precision at least."""
-    scores = _multiply(queries * queries.shape[-1] ** -0.5, keys).float()
+def _shares(queries: Tensor, keys: Tensor, dtype: torch.dtype) -> Tensor:
+    """Attention (rows, S) in `dtype` of queries (rows, c) to packed keys (S, c)."""
+    scores = _multiply(queries * queries.shape[-1] ** -0.5, keys).to(dtype)
     return torch.softmax(scores, -1, out=scores)  # In new memory it takes up to three times as long.
 
 
