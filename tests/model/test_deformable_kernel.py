@@ -3,7 +3,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from fdta.model.deformable_attention import deformable_attention
 
 SHAPES = [(4, 6), (2, 3)]
 TOKENS = sum(height * width for height, width in SHAPES)
+TRITON = (0, 0) if deformable_kernel.triton is None else tuple(map(int, version("triton").split(".")[:2]))
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 needs_triton = pytest.mark.skipif(
@@ -82,12 +85,57 @@ def test_without_triton_a_line_tells_and_the_plain_form_serves(
     assert "Triton is not installed" in caplog.text
 
 
-@pytest.mark.skipif(
-    deformable_kernel.triton is None or INTERPRETED, reason="needs Triton, and to be outside its interpreter"
+def test_a_kernel_that_computes_wrong_numbers_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def twice(*given: Any) -> Tensor:
+        return 2 * deformable_attention(*given)
+
+    monkeypatch.setattr(deformable_kernel, "triton", "there")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    for attend, right in ((deformable_attention, True), (twice, False)):
+        monkeypatch.setattr(deformable_kernel, "_TRIED", {})
+        monkeypatch.setattr(deformable_kernel, "attend", attend)
+        with caplog.at_level("INFO", logger="fdta"):
+            assert deformable_kernel.usable(torch.zeros(1)) == right
+    assert [record.getMessage() for record in caplog.records] == [
+        "deformable attention without a kernel, slower: Triton computes wrong numbers here"
+    ]
+
+
+without_interpreter = pytest.mark.skipif(
+    TRITON < (3, 3) or INTERPRETED, reason="needs Triton 3.3 or later, and to be outside its interpreter"
 )
+
+
+@without_interpreter
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("number", ["fp16", "bf16", "fp32", "fp64"])
+def test_kernels_compile_for_a_gpu_that_is_not_there(
+    number: str, capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from triton import compile as compile_kernel
+    from triton import knobs
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    wide = "fp64" if number == "fp64" else "fp32"
+    types = dict.fromkeys(("value", "output", "gradient"), f"*{number}")
+    types |= dict.fromkeys(("locations", "weights"), f"*{wide}") | {"levels": "*i32", "queries": "i32", "cells": "i32"}
+    types |= {f"{name}_gradient": f"*{wide}" for name in ("value", "location", "weight")}
+    fixed = {"HEADS": 8, "C": 32, "BLOCK": 32, "LEVELS": 4, "POINTS": 4, "DOUBLE": number == "fp64"}
+    monkeypatch.setattr(knobs.cache, "dir", str(tmp_path))
+    for kernel in (deformable_kernel._forward, deformable_kernel._backward):
+        signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
+        source = ASTSource(kernel, signature, {(kernel.arg_names.index(name),): value for name, value in fixed.items()})
+        compiled = compile_kernel(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": 1})
+        assert compiled.asm["cubin"]
+
+
+@without_interpreter
 def test_in_the_interpreter() -> None:
     """The tests above without a GPU: Triton decides when it is imported, hence in a process of its own."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(Path(__file__))]
+    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", str(Path(__file__))]
     told = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert told.returncode == 0, told.stdout
-    assert "8 passed" in told.stdout
+    assert "9 passed" in told.stdout

@@ -35,33 +35,39 @@ def attend(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) ->
 
 
 def usable(value: Tensor) -> bool:
-    """Whether the kernels run where `value` is; tried once a process and device type."""
-    kind = value.device.type
+    """Whether the kernels run where `value` is, in its precision; tried once a process."""
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    if kind != "cuda" and not interpreted:
+    if value.device.type != "cuda" and not interpreted:
         return False
+    kind = value.device.type, value.dtype
     if kind not in _TRIED:
-        _TRIED[kind] = _try(value.device)
+        _TRIED[kind] = _try(value.device, value.dtype)
     return _TRIED[kind]
 
 
-_TRIED: dict[str, bool] = {}
+_TRIED: dict[tuple[str, torch.dtype], bool] = {}
 
 
-def _try(device: torch.device) -> bool:
+def _try(device: torch.device, dtype: torch.dtype) -> bool:
     if triton is None:
         logger.info("deformable attention without a kernel, slower: Triton is not installed")
         return False
     try:
         with torch.enable_grad(), torch.inference_mode(False):
-            value = torch.ones(1, 1, 1, 1, device=device, requires_grad=True)
-            places = torch.full((1, 1, 1, 1, 1, 2), 0.5, device=device, requires_grad=True)
-            attended = attend(value, [(1, 1)], places, torch.ones(1, 1, 1, 1, 1, device=device))
+            # Four cells of 0, 1, 2 and 3, read in their middle with a weight of 2.
+            value = torch.arange(4, dtype=dtype, device=device).view(1, 4, 1, 1).requires_grad_()
+            place = torch.full((1, 1, 1, 1, 1, 2), 0.5, device=device, requires_grad=True)
+            weight = torch.full((1, 1, 1, 1, 1), 2.0, device=device, requires_grad=True)
+            attended = attend(value, [(2, 2)], place, weight)
             attended.sum().backward()
-        return bool(value.grad == 1)
+        found = [tensor.flatten().tolist() for tensor in (attended, value.grad, place.grad, weight.grad)]
     except Exception as error:  # Whatever the compiler or the driver raises, there is another way.
         logger.info("deformable attention without a kernel, slower: Triton fails (%s)", str(error).partition("\n")[0])
         return False
+    if found != [[3.0], [0.5] * 4, [4.0, 8.0], [1.5]]:
+        logger.info("deformable attention without a kernel, slower: Triton computes wrong numbers here")
+        return False
+    return True
 
 
 @functools.cache
