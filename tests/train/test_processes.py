@@ -81,7 +81,7 @@ def test_gradients_are_those_of_one_process_with_both_clips(jobs, tmp_path):
     torch.save(jobs, tmp_path / "jobs.pt")
     command = [*TORCHRUN, str(ROOT / "tests/train_in_two.py"), str(tmp_path / "jobs.pt"), str(tmp_path / "found.pt")]
     subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True)
-    found = torch.load(tmp_path / "found.pt")
+    found = torch.load(tmp_path / "found.pt", weights_only=True)
     for kind, (settings, batches) in jobs.items():
         one = gradients(kind, settings, _joined(batches))
         assert found[kind]["gradients"].keys() == one["gradients"].keys()

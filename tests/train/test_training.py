@@ -43,6 +43,15 @@ def test_state_of_another_training_is_not_gone_on_from(root, finished, capsys):
     assert (folder / "model.pt").read_bytes() == finished
 
 
+def test_without_trackeval_a_training_that_validates_does_not_begin(root, params_with, capsys, monkeypatch):
+    monkeypatch.setattr(train_run, "find_spec", lambda name: None)
+    arguments = ["train", RUN, "--root", str(root)]
+    assert main([*arguments, *params_with(training={"validate_every": 1})]) == 2
+    assert "fdta: training.validate_every: validation needs TrackEval" in capsys.readouterr().err
+    assert not (root / "models" / RUN).exists()
+    assert main([*arguments, *params_with(training={"validate_every": 0})]) == 0
+
+
 @pytest.mark.parametrize("class_index", [1, 15])
 def test_detector_starts_from_a_published_one(root, monkeypatch, class_index):
     ours = checkpoint.load(root / "models/smoke-dance/detector.pt")["model"]

@@ -53,9 +53,8 @@ def read(path: Path, allowed: Iterable[type] = ()) -> Any:
             told = re.search(r"GLOBAL ([\w.]+)", str(error))
             names = [told[1]] if told else [name for name in _named_by_pickles(path) if name not in harmless]
             if names:
-                raise InputError(
-                    f"{path}: refused, it wants to load or run {names[0]}; nothing in it was run"
-                ) from None
+                name = names[0].removeprefix("builtins.")
+                raise InputError(f"{path}: refused, it wants to load or run {name}; nothing in it was run") from None
         raise InputError(f"{path}: broken or no checkpoint; make it or fetch it anew") from None
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -192,7 +193,15 @@ def _detector_validation(
 def _tracker_validation(
     model: FDTA, settings: Settings, folder: Path, device: torch.device
 ) -> Callable[[], dict[str, float]]:
-    """Tracking scores on the first sequences of `folder`."""
+    """Tracking scores on the first sequences of `folder`.
+
+    Raises:
+        InputError: the training validates, and TrackEval is not installed.
+    """
+    if settings.training.validate_every and find_spec("trackeval") is None:
+        raise InputError(
+            "training.validate_every: validation needs TrackEval; give pip install trackeval, or set it to 0"
+        )
 
     def validate() -> dict[str, float]:
         sequences = read_split(folder)[: settings.training.validate_sequences]
