@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import re
 import signal
 import struct
@@ -212,19 +214,20 @@ def test_ctrl_c_leaves_whole_files(weights, clip, tmp_path, monkeypatch, capsys)
     assert len([json.loads(line) for line in paths[2].read_text().splitlines()]) == 5
 
 
-def test_source_is_read_one_frame_at_a_time(weights, tmp_path):
+def test_source_is_read_a_few_frames_ahead(weights, tmp_path, monkeypatch):
     """A frame that vanishes while the first is tracked is missed only when its turn comes."""
-    source = open_source(str(write_images(tmp_path / "frames", ["1.png", "2.png", "3.png"])))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    source = open_source(str(write_images(tmp_path / "frames", [f"{number}.png" for number in range(1, 10)])))
     tracker = Tracker.from_checkpoint(weights)
 
     class Removing:
         device = CPU
 
         def update(self, frame):
-            (tmp_path / "frames/3.png").unlink(missing_ok=True)
+            (tmp_path / "frames/9.png").unlink(missing_ok=True)
             return tracker.update(frame)
 
-    with pytest.raises(InputError, match=r"3\.png: no such file.*; 2 frames are in"):
+    with pytest.raises(InputError, match=r"9\.png: no such file.*; 8 frames are in"):
         track_video(Removing(), source, tmp_path / "t.txt")
 
 
@@ -370,6 +373,31 @@ def test_example_of_the_readme(repository, clip, tmp_path, monkeypatch):
     with redirect_stdout(told):
         exec(example, {})
     assert len(told.getvalue().splitlines()) >= FRAMES
+
+
+def test_images_are_decoded_several_at_a_time(tmp_path, monkeypatch):
+    together, decode = threading.Barrier(2, timeout=60), sources.decode_image
+
+    def waiting(path, *given):
+        together.wait()
+        return decode(path, *given)
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(sources, "decode_image", waiting)
+    source = open_source(str(write_images(tmp_path / "frames", ["1.png", "2.png", "3.png", "4.png"])))
+    for number, found in enumerate(source.images, start=1):
+        np.testing.assert_array_equal(found, image(number))
+
+
+def test_a_video_that_cannot_be_written_ends_the_tracking(weights, clip, tmp_path, monkeypatch, capsys):
+    def full(self, image):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(VideoWriter, "write", full)
+    written = tmp_path / "written"
+    assert track(weights, clip, "--output", str(written / "t.txt"), "--video", str(written / "t.mp4")) == 2
+    assert "No space left on device; free some room" in capsys.readouterr().err
+    assert not list(written.iterdir())
 
 
 def test_reading_ahead_keeps_order_and_defects():
