@@ -12,13 +12,13 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 .PHONY: tables report smoke test lint clean
 
 tables: $(INSTALLED)
-	snakemake --cores $(CORES) --show-failed-logs results/tables.md
+	snakemake --cores $(CORES) --quiet reason --show-failed-logs results/tables.md
 
 report: $(INSTALLED)
-	snakemake --cores $(CORES) --show-failed-logs results/report.html
+	snakemake --cores $(CORES) --quiet reason --show-failed-logs results/report.html
 
 smoke: $(INSTALLED)
-	snakemake --cores $(CORES) --show-failed-logs --directory smoke results/tables.md --config benchmark=smoke
+	snakemake --cores $(CORES) --quiet reason --show-failed-logs --directory smoke results/tables.md --config benchmark=smoke
 
 test: lint
 	pytest
