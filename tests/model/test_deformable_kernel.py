@@ -63,8 +63,9 @@ def test_no_queries() -> None:
 
 
 @needs_triton
-def test_kernel_is_used_where_it_works() -> None:
-    assert deformable_kernel.usable(torch.zeros(1, device=DEVICE))
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_kernel_is_used_where_it_works(dtype: torch.dtype) -> None:
+    assert deformable_kernel.usable(torch.zeros(1, dtype=dtype, device=DEVICE))
 
 
 def test_a_cpu_takes_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,4 +139,4 @@ def test_in_the_interpreter() -> None:
     command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", str(Path(__file__))]
     told = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert told.returncode == 0, told.stdout
-    assert "9 passed" in told.stdout
+    assert "12 passed" in told.stdout
