@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from fdta.params import DETECTOR, Params, Run
-from fdta.report.paper import read_paper
-from fdta.report.runs import (
+from fdta.experiment.paper import read_paper
+from fdta.experiment.params import Experiment
+from fdta.experiment.plan import (
     BASE,
     FULL,
     METRICS,
@@ -30,6 +30,7 @@ from fdta.report.runs import (
     table_inputs,
     table_runs,
 )
+from fdta.names import DETECTOR, Run
 
 HERE = Path()
 HEADER = """\
@@ -38,7 +39,7 @@ HEADER = """\
 """
 
 
-def pipeline(params: Params) -> str:
+def pipeline(params: Experiment) -> str:
     """Text of dvc.yaml for the benchmark of `params`."""
     paper = read_paper(params)
     stages = {"settings": _settings_stage()}
@@ -66,10 +67,10 @@ def pipeline(params: Params) -> str:
     return HEADER + yaml.safe_dump(value, sort_keys=False, width=120)
 
 
-def _datasets(params: Params) -> list[str]:
+def _datasets(params: Experiment) -> list[str]:
     """Data sets of the tables' runs, after those that their detectors start from."""
     used = dict.fromkeys(run.dataset for run in table_runs(params))
-    starts = [params.benchmark.dataset(dataset).detector_start for dataset in used]
+    starts = [params.dataset(dataset).detector_start for dataset in used]
     return list(dict.fromkeys([*(start for start in starts if start in params.benchmark.datasets), *used]))
 
 
@@ -78,17 +79,17 @@ def _settings_stage() -> dict[str, Any]:
     return _stage("fdta params resolve", ["params.yaml", "src/fdta"], [], ["settings"])
 
 
-def _checkpoint_stages(params: Params) -> dict[str, Any]:
+def _checkpoint_stages(params: Experiment) -> dict[str, Any]:
     wanted = set()
     for dataset in _datasets(params):
-        data = params.benchmark.dataset(dataset)
+        data = params.dataset(dataset)
         wanted |= {data.detector_start, data.teacher_weights if data.render is None else None}
     files = sorted(path for path in wanted if path is not None and path not in params.benchmark.datasets)
     return {"checkpoints": _snakemake(files, [], files)} if files else {}
 
 
-def _dataset_stages(params: Params, dataset: str) -> dict[str, Any]:
-    benchmark, data = params.benchmark, params.benchmark.dataset(dataset)
+def _dataset_stages(params: Experiment, dataset: str) -> dict[str, Any]:
+    benchmark, data = params.benchmark, params.dataset(dataset)
     runs = [run for run in table_runs(params) if run.dataset == dataset]
     baselines = [run for run in table_baselines(params) if run.dataset == dataset]
     settings = [params.settings(dataset, run.variant) for run in runs]
@@ -183,7 +184,7 @@ def _dataset_stages(params: Params, dataset: str) -> dict[str, Any]:
     return stages
 
 
-def _tables_stage(params: Params) -> dict[str, Any]:
+def _tables_stage(params: Experiment) -> dict[str, Any]:
     inputs = [str(path) for path in table_inputs(params, HERE)]
     written = [
         "results/tables.md",
@@ -195,7 +196,7 @@ def _tables_stage(params: Params) -> dict[str, Any]:
     return stage | {"metrics": [{str(METRICS): {"cache": False, "persist": True}}]}
 
 
-def _report_stage(params: Params) -> dict[str, Any]:
+def _report_stage(params: Experiment) -> dict[str, Any]:
     seed = params.benchmark.seeds[0]
     runs = [Run(dataset, variant, seed) for dataset in figure_datasets(params) for variant in (BASE, FULL)]
     deps = ["results/tables.md", "settings/figures.json", "settings/page.json"]

@@ -12,15 +12,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fdta.experiment.params import Experiment
+from fdta.experiment.settings import Settings
 from fdta.files import write_json, write_text
-from fdta.params import DETECTOR, Params, Settings, settings_to_dict
+from fdta.names import DETECTOR
+from fdta.settings import to_plain
 from fdta.sources import code_digest
 
 TRAINING_PARTS = ("history", "backbone", "detector", "spatial", "temporal", "association", "identity", "loss")
-TRAINING_PARTS += ("augmentation", "clip", "training_splits")
-DETECTOR_PARTS = ("backbone", "detector", "loss", "augmentation", "training_splits", "detector_training")
+TRAINING_PARTS += ("augmentation", "clip", "training_splits", "validation")
+DETECTOR_PARTS = ("backbone", "detector", "loss", "augmentation", "training_splits", "detector_training", "validation")
 
-SETTINGS = ("params", "reading", "catalogue", "errors", "files")
+SETTINGS = ("settings", "experiment", "acquire.catalogue", "errors", "files")
 """Modules whose say in a result is the resolved settings, or none."""
 TRACKER_PARTS = ("model.fdta", "model.temporal_adapter", "model.association", "model.identity_adapter")
 TRACKER_PARTS += ("loss.association", "loss.contrastive", "data.identities")
@@ -41,7 +44,7 @@ LOCAL = Path("settings/.written-here")
 """File that is not versioned; without it the workspace came from elsewhere."""
 
 
-def write_resolved_settings(params: Params, folder: Path) -> None:
+def write_resolved_settings(params: Experiment, folder: Path) -> None:
     """Write the settings and the digest of the code that each rule depends on; a file that is right is left alone.
 
     ``DATASET/{data,depth,detector}.json``, ``DATASET/VARIANT/{train,track}.json``, ``DATASET/detector/track.json``, and
@@ -76,7 +79,7 @@ def note_absent_inputs(output: Path, inputs: list[Path], note: Path) -> None:
         write_json(note, {"absent": absent, "noticed": time.time() if absent else None})
 
 
-def _resolved(params: Params) -> dict[str, dict[str, Any]]:
+def _resolved(params: Experiment) -> dict[str, dict[str, Any]]:
     """Content of every file, by its path in the folder."""
     files: dict[str, dict[str, Any]] = {
         "baseline.json": {"code": _code("track.baselines")},
@@ -90,8 +93,8 @@ def _resolved(params: Params) -> dict[str, dict[str, Any]]:
         origin = {"render": data.render, "source": source}
         files[f"{dataset}/data.json"] = {
             "splits": data.splits,
-            **{name: settings_to_dict(value) for name, value in origin.items() if value is not None},
-            "code": _code("data.render" if data.render else "data.acquire"),
+            **{name: to_plain(value) for name, value in origin.items() if value is not None},
+            "code": _code("synthetic.render" if data.render else "acquire.splits"),
         }
         teacher: dict[str, Any] = {"teacher": data.teacher}
         if data.teacher != "rendered":
@@ -115,7 +118,7 @@ def _resolved(params: Params) -> dict[str, dict[str, Any]]:
                 **_parts(settings, ("tracker",)),
                 "code": _code("track.run", without=_unused(settings)),
             }
-    tables = {name: settings_to_dict(table) for name, table in params.tables.items()}
+    tables = {name: to_plain(table) for name, table in params.tables.items()}
     benchmark = {"benchmark": params.benchmark.name, "seeds": params.benchmark.seeds}
     files["tables.json"] = benchmark | tables | {"code": _code("report.tables")}
     files["figures.json"] = {"code": _code("report.figures")}
@@ -124,7 +127,7 @@ def _resolved(params: Params) -> dict[str, dict[str, Any]]:
 
 
 def _parts(settings: Settings, names: tuple[str, ...]) -> dict[str, Any]:
-    values = settings_to_dict(settings)
+    values = to_plain(settings)
     return {name: values[name] for name in names}
 
 

@@ -114,11 +114,11 @@ def _make_detector(root: Path, **changes: object) -> None:
     """Untrained detector of the smoke benchmark, with other detector settings if asked."""
     import dataclasses
 
+    from fdta.experiment.params import Experiment
     from fdta.model.checkpoint import save_model
     from fdta.model.detector import DeformableDetector
-    from fdta.params import Params
 
-    settings = Params(ROOT / "params.yaml", "smoke").settings("smoke-dance", "detector")
+    settings = Experiment(ROOT / "params.yaml", "smoke").settings("smoke-dance", "detector")
     settings = dataclasses.replace(settings, detector=dataclasses.replace(settings.detector, **changes))
     torch.manual_seed(0)
     detector = DeformableDetector(settings.backbone, settings.detector, settings.spatial)

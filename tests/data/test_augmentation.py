@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fdta.data.augmentation import Frame, crop, draw_augmentation, flip, jitter, pan, resize
-from fdta.params import AugmentationSettings
+from fdta.data.settings import AugmentationSettings
 
 
 @pytest.fixture

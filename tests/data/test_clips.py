@@ -16,9 +16,10 @@ from fdta.data.augmentation import Frame, pan
 from fdta.data.clips import ClipDataset, ClipSampler, collate
 from fdta.data.images import to_tensor
 from fdta.data.motchallenge import Sequence
+from fdta.data.settings import AugmentationSettings, ClipSettings
 from fdta.data.targets import Targets
 from fdta.errors import InputError
-from fdta.params import AugmentationSettings, ClipSettings, Settings
+from fdta.experiment.settings import Settings
 
 PLAIN = AugmentationSettings(
     flip=0, crop=0, short_sides=(48,), long_side=64, brightness=0, contrast=0, saturation=0, hue=0

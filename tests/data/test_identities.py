@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from golden_weights import load_golden, published_settings
+from helpers.golden_weights import load_golden, published_settings
 from torch import Tensor
 
 from fdta.data.identities import IGNORED, IdentityGroups, assign_identities, target_labels
-from fdta.params import ClipSettings
+from fdta.data.settings import ClipSettings
 
 LABELS = 20
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fdta.depth.bins import bin_index, bin_values
-from fdta.params import SpatialSettings
+from fdta.model.settings import SpatialSettings
 
 SETTINGS = SpatialSettings(bins=4, minimum=1.0, maximum=21.0)  # bins 2, 4, 6 and 8 wide
 

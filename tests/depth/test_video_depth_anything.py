@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from golden_weights import GOLDEN, assert_close_to_golden, fill_video_depth_anything, load_golden
+from helpers.golden_weights import GOLDEN, assert_close_to_golden, fill_video_depth_anything, load_golden
 
 from fdta.depth.sliding_window import input_shape, scale_and_shift, video_depth
 from fdta.depth.video_depth_anything import VideoDepthAnything

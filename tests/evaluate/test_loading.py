@@ -12,7 +12,8 @@ from fdta.data import images, motchallenge
 from fdta.data.motchallenge import read_split
 from fdta.errors import InputError
 from fdta.evaluate.loading import PARTS, drawn_data, measure_loading
-from fdta.params import Settings, settings_from_dict
+from fdta.experiment.settings import Settings
+from fdta.settings import read_settings
 
 CPU = torch.device("cpu")
 
@@ -20,7 +21,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def settings() -> Settings:
     augmentation = {"flip": 1.0, "crop": 1.0, "crop_resize": [48], "crop_sides": [32, 40], "short_sides": [24]}
-    return settings_from_dict({"history": 3, "augmentation": augmentation})
+    return read_settings(Settings, {"history": 3, "augmentation": augmentation}, "", "test")
 
 
 def test_drawn_data_can_be_read(settings: Settings) -> None:

@@ -22,8 +22,9 @@ from fdta.evaluate.speed import (
     measure_pipeline,
     measure_training,
 )
+from fdta.experiment.settings import Settings
 from fdta.model.fdta import FDTA
-from fdta.params import Settings, settings_from_dict
+from fdta.settings import read_settings
 
 CPU = torch.device("cpu")
 COMPONENTS = ("detr", "sa", "ta", "id-prediction", "other")
@@ -44,7 +45,7 @@ def tiny_settings(**overrides: dict[str, object]) -> Settings:
     }
     for name, values in overrides.items():
         tiny[name] = {**tiny.get(name, {}), **values}
-    return settings_from_dict(tiny)
+    return read_settings(Settings, tiny, "", "test")
 
 
 @pytest.fixture(autouse=True)

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from golden_weights import fill_seeded, load_golden, published_settings
+from helpers.golden_weights import fill_seeded, load_golden, published_settings
 from torch import Tensor
 
 from fdta.loss.contrastive import identity_loss, match_quality
 from fdta.loss.depth import depth_loss
 from fdta.loss.matching import Matching, Targets, match
+from fdta.loss.settings import LossSettings
 from fdta.model.detector import DetectorOutput, LayerOutput
 from fdta.model.identity_adapter import IdentityAdapter
-from fdta.params import IdentitySettings, LossSettings, SpatialSettings
+from fdta.model.settings import IdentitySettings, SpatialSettings
 
 torch.set_num_threads(1)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from golden_weights import load_golden
+from helpers.golden_weights import load_golden
 
 from fdta.data.identities import IGNORED
 from fdta.loss.association import association_loss

@@ -7,7 +7,7 @@ import torch
 
 from fdta.loss.attributes import UNKNOWN, AttributeHeads, attribute_loss
 from fdta.loss.detection import total
-from fdta.params import LossSettings
+from fdta.loss.settings import LossSettings
 
 ATTRIBUTES = {"hat": 3, "stripe": 4}
 

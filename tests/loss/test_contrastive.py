@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fdta.loss.contrastive import identity_loss, match_quality
-from fdta.params import IdentitySettings
+from fdta.model.settings import IdentitySettings
 
 SETTINGS = IdentitySettings(chunk=3)
 CLIP = 5

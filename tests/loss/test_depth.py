@@ -9,7 +9,8 @@ from torch import Tensor
 from fdta.depth.bins import bin_index
 from fdta.loss.depth import depth_loss, foreground_mask
 from fdta.loss.matching import Targets
-from fdta.params import LossSettings, SpatialSettings
+from fdta.loss.settings import LossSettings
+from fdta.model.settings import SpatialSettings
 
 BINS = SpatialSettings(bins=6)
 SETTINGS = LossSettings(foreground_weight=4.0)

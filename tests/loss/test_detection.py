@@ -8,8 +8,8 @@ import torch
 
 from fdta.loss.detection import detection_loss, total
 from fdta.loss.matching import Targets, match
+from fdta.loss.settings import LossSettings
 from fdta.model.detector import DetectorOutput
-from fdta.params import LossSettings
 
 PUBLISHED = {"classification": "ce", "l1": "bbox", "giou": "giou"}
 SETTINGS = LossSettings()

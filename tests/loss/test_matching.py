@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
-from fdta.loss.boxes import cxcywh_to_xyxy, giou
+from fdta.boxes import cxcywh_to_xyxy, giou
 from fdta.loss.matching import Matching, Targets, match
-from fdta.params import LossSettings
+from fdta.loss.settings import LossSettings
 
 
 def pairs(matching: Matching) -> set[tuple[int, int, int]]:

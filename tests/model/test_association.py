@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fdta.model.association import IDDecoder, TrajectoryFeatures
-from fdta.params import AssociationSettings
+from fdta.model.settings import AssociationSettings
 
 SETTINGS = AssociationSettings(labels=10, label_width=16, layers=2, heads=4)
 WIDTH, HISTORY = 16, 8

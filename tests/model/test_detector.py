@@ -6,14 +6,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from golden_weights import TOLERANCE, assert_close_to_golden, fill_seeded, golden_files, load_golden, published_settings
+from helpers.golden_weights import (
+    TOLERANCE,
+    assert_close_to_golden,
+    fill_seeded,
+    golden_files,
+    load_golden,
+    published_settings,
+)
 from torch import Tensor, nn
 
 from fdta.model.backbone import ResNet
 from fdta.model.detector import DeformableDetector, sine_positions
 from fdta.model.fdta import FDTA
 from fdta.model.inference import optimized
-from fdta.params import BackboneSettings, DetectorSettings, SpatialSettings
+from fdta.model.settings import BackboneSettings, DetectorSettings, SpatialSettings
 
 BACKBONE = BackboneSettings("basic", "group", stem_width=16, widths=(16, 24, 32, 48), blocks=(1, 1, 1, 1))
 DETECTOR = DetectorSettings(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from golden_weights import (
+from helpers.golden_weights import (
     CONFIGURATIONS,
     assert_close_to_golden,
     fill_seeded,
@@ -18,18 +18,18 @@ from golden_weights import (
 from torch import Tensor
 
 from fdta.data.identities import IGNORED
+from fdta.experiment.settings import Settings
 from fdta.loss.association import association_loss
 from fdta.model.fdta import FDTA
-from fdta.model.weights import to_published
-from fdta.params import (
+from fdta.model.settings import (
     AssociationSettings,
     BackboneSettings,
     DetectorSettings,
     IdentitySettings,
-    Settings,
     SpatialSettings,
     TemporalSettings,
 )
+from fdta.model.weights import to_published
 
 SMALLEST_BACKBONE = BackboneSettings("basic", "group", stem_width=8, widths=(8, 8, 8, 8), blocks=(1, 1, 1, 1))
 SMALL = Settings(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from golden_weights import fill_seeded, load_golden, published_settings
+from helpers.golden_weights import fill_seeded, load_golden, published_settings
 from torch import Tensor
 
 from fdta.data.clips import ClipBatch

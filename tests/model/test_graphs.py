@@ -6,22 +6,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from recorded_graphs import record_graphs
+from helpers.recorded_graphs import record_graphs
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from fdta.experiment.settings import Settings
 from fdta.model import graphs
 from fdta.model.fdta import FDTA
 from fdta.model.graphs import Graphed
 from fdta.model.inference import optimized
-from fdta.params import Settings, settings_from_dict
+from fdta.settings import read_settings
 from fdta.track.sequence import objects, watching
 from fdta.track.tracker import OnlineTracker
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
-SETTINGS = settings_from_dict(
+SETTINGS = read_settings(
+    Settings,
     {
         "history": 4,
         "backbone": {"stem_width": 8, "widths": [8] * 4, "blocks": [2, 1, 1, 1]},
@@ -31,7 +33,9 @@ SETTINGS = settings_from_dict(
         "temporal": {"layers": 1, "heads": 2, "feedforward": 16},
         "association": {"labels": 8, "label_width": 16, "layers": 2, "heads": 2},
         "tracker": {"detection_threshold": 0, "newborn_threshold": 0, "record_threshold": 0},
-    }
+    },
+    "",
+    "test",
 )
 
 

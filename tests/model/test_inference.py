@@ -8,17 +8,19 @@ import torch
 from torch import nn
 
 from fdta.errors import InputError
+from fdta.experiment.settings import Settings
 from fdta.model import inference
 from fdta.model.backbone import FrozenBatchNorm
 from fdta.model.fdta import FDTA
 from fdta.model.inference import FusedBlock, optimized, optimized_detector, precision
-from fdta.params import Settings, settings_from_dict
+from fdta.settings import read_settings
 
 CPU = torch.device("cpu")
 
 
 def tiny(**backbone: Any) -> Settings:
-    return settings_from_dict(
+    return read_settings(
+        Settings,
         {
             "history": 4,
             "backbone": {"stem_width": 8, "widths": [8] * 4, "blocks": [2, 1, 1, 1], **backbone},
@@ -27,7 +29,9 @@ def tiny(**backbone: Any) -> Settings:
             "spatial": {"bins": 5, "feedforward": 16},
             "temporal": {"layers": 1, "heads": 2, "feedforward": 16},
             "association": {"labels": 8, "label_width": 16, "layers": 1, "heads": 2},
-        }
+        },
+        "",
+        "test",
     )
 
 

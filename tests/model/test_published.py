@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from golden_weights import (
+from helpers.golden_weights import (
     CONFIGURATIONS,
     assert_close_to_golden,
     golden_files,
@@ -24,29 +24,31 @@ from golden_weights import (
 from torch import Tensor
 
 from fdta.cli import main
-from fdta.data.render import render_split
 from fdta.depth.bins import bin_values
+from fdta.experiment.params import Experiment
+from fdta.experiment.settings import Settings
 from fdta.model import checkpoint
 from fdta.model.detector import DeformableDetector
 from fdta.model.fdta import FDTA
 from fdta.model.published import read_published
-from fdta.model.weights import to_published
-from fdta.params import (
+from fdta.model.settings import (
     AssociationSettings,
     BackboneSettings,
     DetectorSettings,
     IdentitySettings,
-    Params,
-    RenderSettings,
-    Settings,
+    ModelSettings,
     SpatialSettings,
     TemporalSettings,
 )
+from fdta.model.weights import to_published
+from fdta.settings import to_plain
+from fdta.synthetic.render import render_split
+from fdta.synthetic.settings import RenderSettings
 from fdta.track.run import load_run
 
 ROOT = Path(__file__).parents[2]
 # As published in all that shapes do not tell: eight heads, 32 groups, frozen batch norm.
-SMALL = Settings(
+SMALL = ModelSettings(
     history=7,
     backbone=BackboneSettings(stem_width=8, widths=(4, 6, 8, 10), blocks=(1, 2, 1, 1)),
     detector=DetectorSettings(
@@ -71,7 +73,7 @@ def _seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def published(settings: Settings) -> dict[str, Tensor]:
+def published(settings: ModelSettings) -> dict[str, Tensor]:
     """Published state dict of a new model, none of whose tensors is constant."""
     model = FDTA(settings)
     with torch.no_grad():
@@ -198,7 +200,7 @@ def test_motip_becomes_base(capsys: pytest.CaptureFixture) -> None:
     told = capsys.readouterr().out
     assert f"{path}: MOTIP (the variant base)" in told and "missing: nothing" in told and "left out: nothing" in told
     model, settings, _ = load_run("model.pt", Path(), Path("no params"), None, torch.device("cpu"))
-    assert settings == BASE
+    assert checkpoint.model_settings(to_plain(settings), Path()) == BASE
     assert model.temporal_adapter is None and model.detector.spatial_adapter is None
 
 
@@ -222,14 +224,14 @@ def test_detector_of_91_classes(choice: list[str], index: int, capsys: pytest.Ca
     assert f"left out: epoch, args, 90 of 91 classes (all but number {index})" in told
     value = checkpoint.load(Path("detector.pt"))
     assert value["run"] == "published/detector"
-    settings = checkpoint.load_settings(value, path)
+    settings = checkpoint.model_settings(value["settings"], path)
     assert settings == dataclasses.replace(BASE, history=30, **of_no_association())
     DeformableDetector(settings.backbone, settings.detector, settings.spatial).load_state_dict(value["model"])
     assert torch.equal(value["model"]["class_heads.1.weight"], state["class_embed.1.weight"][index : index + 1])
 
 
 def of_no_association() -> dict[str, Any]:
-    defaults = Settings()
+    defaults = ModelSettings()
     return {name: getattr(defaults, name) for name in ("temporal", "association", "identity")}
 
 
@@ -261,7 +263,7 @@ def test_wrappers_are_taken_off(wrap: Callable[[dict[str, Tensor]], dict[str, An
 @pytest.mark.parametrize("variant", ["full", "base", "ia", "contrastive-raw", "depth-between", "no-depth-position"])
 def test_export_and_import_give_the_same_bytes(variant: str, capsys: pytest.CaptureFixture) -> None:
     name = f"smoke-dance/{variant}/seed-0"
-    settings = Params(ROOT / "params.yaml", "smoke").settings("smoke-dance", variant)
+    settings = Experiment(ROOT / "params.yaml", "smoke").settings("smoke-dance", variant)
     path = Path("models", name, "model.pt")
     checkpoint.save_model(path, FDTA(settings), settings, name)
     assert run("export", name, "--output", "exported.pth") == 0
@@ -274,7 +276,7 @@ def test_export_and_import_give_the_same_bytes(variant: str, capsys: pytest.Capt
 
 
 def test_export_of_a_detector_and_its_import() -> None:
-    settings = Params(ROOT / "params.yaml", "smoke").settings("smoke-dance", "detector")
+    settings = Experiment(ROOT / "params.yaml", "smoke").settings("smoke-dance", "detector")
     detector = DeformableDetector(settings.backbone, settings.detector, settings.spatial)
     path = Path("models/smoke-dance/detector.pt")
     checkpoint.save_model(path, detector, settings, "smoke-dance/detector")
@@ -341,7 +343,7 @@ def _one_box_head() -> None:
             lambda: saved({"model": published(BASE), "fdta": {"run": "../x/y", "settings": {}}}),
             "its entry 'fdta' is not",
         ),
-        (lambda: saved({"model": published(BASE), "fdta": {"run": "x/y", "settings": {"histery": 3}}}), "histery"),
+        (lambda: saved({"model": published(BASE), "fdta": {"run": "x/y", "settings": {"history": "x"}}}), "history"),
         (_one_box_head, "without iterative box refinement"),
         (lambda: saved(detector_alone(published(BASE), classes=5)), "5 classes apart; name the one to keep"),
     ],

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fdta.model.settings import SpatialSettings
 from fdta.model.spatial_adapter import DepthEncoder, DepthPosition, SpatialAdapter
-from fdta.params import SpatialSettings
 
 WIDTH = 16
 

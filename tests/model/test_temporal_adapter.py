@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from fdta.model.settings import TemporalSettings
 from fdta.model.temporal_adapter import TemporalAdapter
-from fdta.params import TemporalSettings
 
 WIDTH = 16
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from golden_weights import names_and_shapes, seeded_state_dict
+from helpers.golden_weights import names_and_shapes, seeded_state_dict
 
 from fdta.errors import InputError
 from fdta.model.weights import from_published, to_published

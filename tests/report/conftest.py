@@ -4,30 +4,30 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from finished_project import PARAMS, write_project
+from helpers.finished_project import PARAMS, write_project
 
-from fdta.params import Params
+from fdta.experiment.params import Experiment
 
 
 @pytest.fixture
-def params(tmp_path: Path) -> Params:
+def params(tmp_path: Path) -> Experiment:
     path = tmp_path / "params.yaml"
     path.write_text(PARAMS)
-    return Params(path)
+    return Experiment(path)
 
 
 @pytest.fixture
-def changed_params(tmp_path: Path) -> Callable[..., Params]:
+def changed_params(tmp_path: Path) -> Callable[..., Experiment]:
     """Settings in which (old, new) pieces of text are replaced."""
 
-    def change(*replacements: tuple[str, str]) -> Params:
+    def change(*replacements: tuple[str, str]) -> Experiment:
         text = PARAMS
         for old, new in replacements:
             assert old in text
             text = text.replace(old, new)
         path = tmp_path / "changed.yaml"
         path.write_text(text)
-        return Params(path)
+        return Experiment(path)
 
     return change
 

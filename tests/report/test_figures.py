@@ -7,21 +7,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from finished_project import write_model, write_similarity
+from helpers.finished_project import write_model, write_similarity
 from torch import nn
 
 from fdta.cli import main
 from fdta.data.motchallenge import Boxes, Sequence, read_split, write_boxes
-from fdta.data.render import render_split
 from fdta.depth.teacher import make_depth
 from fdta.errors import InputError
+from fdta.experiment.params import Experiment
+from fdta.experiment.plan import FIGURES, figure_inputs, page_figures
 from fdta.model.checkpoint import save_model
 from fdta.model.fdta import FDTA
-from fdta.params import DETECTOR, Params, ParamsError, Run
+from fdta.names import DETECTOR, Run
 from fdta.report.figures import draw
 from fdta.report.figures.attention import attention_weights
 from fdta.report.figures.observed import read_tracked
-from fdta.report.runs import FIGURES, figure_inputs, page_figures
+from fdta.settings import ParamsError
+from fdta.synthetic.render import render_split
 from fdta.track.detect import detect_split
 from fdta.track.detections import Detections, read_detections, write_detections
 
@@ -58,10 +60,10 @@ tables:
 
 
 @pytest.fixture(scope="module")
-def params(tmp_path_factory: pytest.TempPathFactory) -> Params:
+def params(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     path = tmp_path_factory.mktemp("params") / "params.yaml"
     path.write_text(PARAMS)
-    return Params(path)
+    return Experiment(path)
 
 
 def write_tracks(root: Path, run: Run, sequence: Sequence, tracks: np.ndarray, keep: np.ndarray) -> None:
@@ -81,11 +83,11 @@ def write_tracks(root: Path, run: Run, sequence: Sequence, tracks: np.ndarray, k
 
 
 @pytest.fixture(scope="module")
-def finished(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(params: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose models are random and whose tracks are the ground truth; base exchanges two in frame 5 of the
     second sequence, and full loses one for two frames."""
     root = tmp_path_factory.mktemp("finished")
-    data = params.benchmark.dataset("dance")
+    data = params.dataset("dance")
     for split in ("val", "test"):
         render_split(data.render, split, data.splits[split], root / "data" / "dance" / split)
     make_depth(root / "data" / "dance" / "val", "rendered")
@@ -124,14 +126,14 @@ def finished(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def drawn(name: str, params: Params, root: Path, output: Path) -> dict[str, str]:
+def drawn(name: str, params: Experiment, root: Path, output: Path) -> dict[str, str]:
     draw(name, params, root, ("dance",), output)
     assert output.read_bytes().startswith(b"\x89PNG")
     return json.loads(output.with_suffix(".json").read_text())
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_the_same_files_give_the_same_bytes(name: str, params: Params, finished: Path, tmp_path: Path):
+def test_the_same_files_give_the_same_bytes(name: str, params: Experiment, finished: Path, tmp_path: Path):
     assert all(path.is_file() for path in figure_inputs(params, finished, name, ("dance",)))
     words = drawn(name, params, finished, tmp_path / "one.png")
     assert words["title"] and words["alt"] and "Nothing to show" not in words["caption"]
@@ -139,7 +141,7 @@ def test_the_same_files_give_the_same_bytes(name: str, params: Params, finished:
     assert again == words and (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
 
 
-def test_captions_tell_what_was_measured(params: Params, finished: Path, tmp_path: Path):
+def test_captions_tell_what_was_measured(params: Experiment, finished: Path, tmp_path: Path):
     assert "`dance` 25.0 %, 25.0 %, 25.0 %" in drawn("similarity", params, finished, tmp_path / "a.png")["caption"]
     tracks = drawn("tracks", params, finished, tmp_path / "b.png")["caption"]
     assert "dance-test-0002 from frame 3, where base errs and full does not" in tracks
@@ -148,7 +150,7 @@ def test_captions_tell_what_was_measured(params: Params, finished: Path, tmp_pat
     assert "base 100.0 %, full 100.0 %" in drawn("embeddings", params, finished, tmp_path / "d.png")["caption"]
 
 
-def test_a_run_that_found_nothing_gives_figures_that_say_so(params: Params, finished: Path, tmp_path: Path):
+def test_a_run_that_found_nothing_gives_figures_that_say_so(params: Experiment, finished: Path, tmp_path: Path):
     root = tmp_path / "project"
     shutil.copytree(finished, root)
     for sequence in read_split(root / "data" / "dance" / "test"):
@@ -164,14 +166,14 @@ def test_a_run_that_found_nothing_gives_figures_that_say_so(params: Params, fini
     assert "Nothing to show: no track" in drawn("interactions", params, root, tmp_path / "d.png")["caption"]
 
 
-def test_no_detection_leaves_the_depth_attention_empty(params: Params, finished: Path, tmp_path: Path):
+def test_no_detection_leaves_the_depth_attention_empty(params: Experiment, finished: Path, tmp_path: Path):
     path = tmp_path / "params.yaml"
     path.write_text(PARAMS.replace("detection_threshold: 0.001", "detection_threshold: 1.0"))
-    words = drawn("depth-attention", Params(path), finished, tmp_path / "a.png")
+    words = drawn("depth-attention", Experiment(path), finished, tmp_path / "a.png")
     assert "Share of the attention" not in words["caption"]
 
 
-def test_detections_that_are_not_those_of_the_tracks_are_refused(params: Params, finished: Path, tmp_path: Path):
+def test_detections_that_are_not_those_of_the_tracks_are_refused(params: Experiment, finished: Path, tmp_path: Path):
     root = tmp_path / "project"
     shutil.copytree(finished, root)
     path = root / "detections" / "dance" / "full" / "seed-0" / "test" / "dance-test-0001.npz"
@@ -182,7 +184,7 @@ def test_detections_that_are_not_those_of_the_tracks_are_refused(params: Params,
         read_tracked(root, Run("dance", "full"), sequence)
 
 
-def test_the_detector_alone_leaves_detections(params: Params, finished: Path, tmp_path: Path):
+def test_the_detector_alone_leaves_detections(params: Experiment, finished: Path, tmp_path: Path):
     root = tmp_path / "project"
     shutil.copytree(finished, root)
     folder = detect_split(params, "dance", "test", root, torch.device("cpu"))
@@ -208,7 +210,7 @@ def test_watched_attention_has_its_weights_and_the_same_output():
     assert weights[0][0, 0].tolist() == [1, 0, 0] and torch.allclose(weights[0].sum(-1), torch.ones(1, 3))
 
 
-def test_figures_of_the_page_and_wrong_names(params: Params, finished: Path, tmp_path: Path, capsys):
+def test_figures_of_the_page_and_wrong_names(params: Experiment, finished: Path, tmp_path: Path, capsys):
     figures = page_figures(params)
     assert {name for name, _ in figures.values()} == set(FIGURES) and figures["tracks-dance"] == ("tracks", ("dance",))
     with pytest.raises(ParamsError, match="'flock': no table of benchmark 'tiny' has base and full on it"):

@@ -17,24 +17,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from finished_project import HOTA, write_scores
+from helpers.finished_project import HOTA, write_scores
 
 import fdta
 from fdta.cli import main
+from fdta.experiment.params import Experiment
+from fdta.experiment.settings import Settings
 from fdta.model.checkpoint import save_model
 from fdta.model.fdta import FDTA
-from fdta.params import (
+from fdta.model.settings import (
     AssociationSettings,
     BackboneSettings,
     DetectorSettings,
-    Params,
-    Settings,
     SpatialSettings,
     TemporalSettings,
-    TrackerSettings,
 )
 from fdta.report import mlflow_sync
 from fdta.report.mlflow_sync import State, sync, write_state
+from fdta.track.settings import TrackerSettings
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -150,7 +150,7 @@ def assert_whole(client: mlflow.MlflowClient, state: State) -> None:
             assert steps(client, id_, "test/HOTA") == [0]
 
 
-def test_a_run_is_sent_whole(params: Params, root: Path, client: mlflow.MlflowClient):
+def test_a_run_is_sent_whole(params: Experiment, root: Path, client: mlflow.MlflowClient):
     state = sync(params, root)
     assert_whole(client, state)
     assert set(state.sent) == EVERY_RUN
@@ -175,7 +175,7 @@ def test_a_run_is_sent_whole(params: Params, root: Path, client: mlflow.MlflowCl
     assert final.items() <= run.data.metrics.items() and run.data.metrics["validation/HOTA"] == 30
 
 
-def test_scores_by_sequence_are_a_table(params: Params, root: Path, client: mlflow.MlflowClient):
+def test_scores_by_sequence_are_a_table(params: Experiment, root: Path, client: mlflow.MlflowClient):
     run = client.get_run(sync(params, root).runs["dance/ta/seed-0"])
     assert json.loads(run.data.tags["mlflow.loggedArtifacts"]) == [{"path": "test-by-sequence.json", "type": "table"}]
     table = json.loads((artifacts(run.info.artifact_uri) / "test-by-sequence.json").read_text())
@@ -188,7 +188,7 @@ def artifacts(uri: str) -> Path:
     return Path(uri.removeprefix("file://"))
 
 
-def test_checkpoints_take_no_room(params: Params, root: Path, client: mlflow.MlflowClient):
+def test_checkpoints_take_no_room(params: Experiment, root: Path, client: mlflow.MlflowClient):
     ids = sync(params, root).runs
     detector = artifacts(client.get_run(ids["stills/detector"]).info.artifact_uri) / "detector.pt"
     assert detector.samefile(root / "models/stills/detector.pt") and root / "mlartifacts" in detector.parents
@@ -198,7 +198,7 @@ def test_checkpoints_take_no_room(params: Params, root: Path, client: mlflow.Mlf
     assert not list((root / "models").rglob(".mlflow*"))
 
 
-def test_detectors_and_baselines_are_sent(params: Params, root: Path, client: mlflow.MlflowClient):
+def test_detectors_and_baselines_are_sent(params: Experiment, root: Path, client: mlflow.MlflowClient):
     ids = sync(params, root).runs
     detector, sort = client.get_run(ids["stills/detector"]), client.get_run(ids["dance/sort/seed-0"])
     assert detector.data.params["loss.attributes"] == "0.5" and detector.data.metrics["loss/total"] == 1.25
@@ -206,7 +206,7 @@ def test_detectors_and_baselines_are_sent(params: Params, root: Path, client: ml
     assert sort.info.status == detector.info.status == "FINISHED"
 
 
-def test_tables_are_a_link_away(params: Params, root: Path, client: mlflow.MlflowClient):
+def test_tables_are_a_link_away(params: Experiment, root: Path, client: mlflow.MlflowClient):
     ids = sync(params, root).runs
     found = stored_runs(client, search="tags.`table-4` != ''")
     assert {run.data.tags["variant"] for run in found} == {"base", "ta", "full"}
@@ -222,7 +222,7 @@ def test_tables_are_a_link_away(params: Params, root: Path, client: mlflow.Mlflo
     assert [chart["type"] for chart in view["compareRunCharts"]] == ["BAR"] * 5 + ["DIFFERENCE"]
 
 
-def test_sending_again_adds_nothing(params: Params, root: Path, client: mlflow.MlflowClient):
+def test_sending_again_adds_nothing(params: Experiment, root: Path, client: mlflow.MlflowClient):
     first = sync(params, root)
     tags = {run.info.run_id: run.data.tags for run in stored_runs(client)}
     client.delete_experiment(client.get_experiment_by_name("fdta/tiny/stills").experiment_id)
@@ -236,7 +236,7 @@ def test_sending_again_adds_nothing(params: Params, root: Path, client: mlflow.M
 
 
 def test_a_resumed_training_continues_its_run(
-    params: Params, root: Path, client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+    params: Experiment, root: Path, client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
 ):
     folder = root / "models/dance/ta/seed-0"
     lines = (folder / "history.jsonl").read_text().splitlines(keepends=True)
@@ -272,7 +272,7 @@ def test_a_resumed_training_continues_its_run(
     assert state.runs["dance/ta/seed-0"] != id_ and client.get_run(id_).info.lifecycle_stage == "deleted"
 
 
-def test_what_changed_is_replaced(params: Params, root: Path, client: mlflow.MlflowClient):
+def test_what_changed_is_replaced(params: Experiment, root: Path, client: mlflow.MlflowClient):
     first = sync(params, root).runs
     model = client.get_run(first["dance/ta/seed-0"]).data.tags["model"].removeprefix("models:/")
     write_scores(root, "ta", (80.0, 81.0, 82.0))
@@ -287,7 +287,7 @@ def test_what_changed_is_replaced(params: Params, root: Path, client: mlflow.Mlf
 
 
 def test_other_tables_only_change_tags(
-    params: Params, changed_params: Callable[..., Params], root: Path, client: mlflow.MlflowClient
+    params: Experiment, changed_params: Callable[..., Experiment], root: Path, client: mlflow.MlflowClient
 ):
     first = sync(params, root)
     other = changed_params(("rows: {base: base, ta: ta, full: full}", "rows: {base: base, sa-ta: extra, full: full}"))
@@ -307,7 +307,7 @@ def silent() -> Iterator[str]:
     "uri", ["http://127.0.0.1:9", "silent", "postgresql://somebody:secret@127.0.0.1:9/runs", "sqlite:////no/mlflow.db"]
 )
 def test_an_unreachable_store_is_one_warning(
-    params: Params,
+    params: Experiment,
     root: Path,
     uri: str,
     request: pytest.FixtureRequest,
@@ -329,14 +329,14 @@ def test_an_unreachable_store_is_one_warning(
     assert "secret" not in told + (root / "state.json").read_text()
 
 
-def test_a_broken_store_is_one_warning(params: Params, root: Path, caplog: pytest.LogCaptureFixture):
+def test_a_broken_store_is_one_warning(params: Experiment, root: Path, caplog: pytest.LogCaptureFixture):
     (root / "mlflow.db").write_text("no database" * 100)
     assert sync(params, root, f"sqlite:///{root / 'mlflow.db'}").runs == {}
     assert "file is not a database" in caplog.text
 
 
 def test_the_command_says_what_it_did(
-    params: Params, root: Path, client: mlflow.MlflowClient, capsys: pytest.CaptureFixture
+    params: Experiment, root: Path, client: mlflow.MlflowClient, capsys: pytest.CaptureFixture
 ):
     command = ["mlflow", "sync", "--root", str(root), "--params", str(root.parent / "params.yaml")]
     assert main([*command, "--tracking-uri", "http://127.0.0.1:9"]) == 0
@@ -352,7 +352,7 @@ def test_the_command_says_what_it_did(
     assert main(command) == 0 and path.stat().st_mtime_ns == written
 
 
-def test_a_model_is_loaded_and_tracks(params: Params, root: Path, server: Server, remote: mlflow.MlflowClient):
+def test_a_model_is_loaded_and_tracks(params: Experiment, root: Path, server: Server, remote: mlflow.MlflowClient):
     torch.manual_seed(0)
     checkpoint = root / "models/dance/full/seed-0/model.pt"
     save_model(checkpoint, FDTA(SETTINGS), SETTINGS, "dance/full/seed-0")
@@ -388,7 +388,7 @@ def test_a_model_is_loaded_and_tracks(params: Params, root: Path, server: Server
 
 @pytest.mark.parametrize("how", ["stops answering", "is killed"])
 def test_a_server_that_goes_away_midway_gets_the_rest_later(
-    params: Params,
+    params: Experiment,
     root: Path,
     server: Server,
     remote: mlflow.MlflowClient,

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from fdta.errors import InputError
-from fdta.params import Params
+from fdta.experiment.params import Experiment
+from fdta.experiment.plan import page_figures
 from fdta.report.page import marked, write_page
-from fdta.report.runs import page_figures
 
 pytest.importorskip("jinja2")
 
@@ -47,13 +47,13 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-def written(params: Params, root: Path) -> str:
+def written(params: Experiment, root: Path) -> str:
     output = root / "results" / "report.html"
     write_page(params, root, output)
     return output.read_text()
 
 
-def write_figures(params: Params, root: Path) -> None:
+def write_figures(params: Experiment, root: Path) -> None:
     for name in page_figures(params):
         path = root / "results" / "figures" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def write_figures(params: Params, root: Path) -> None:
         path.with_suffix(".json").write_text(json.dumps(words))
 
 
-def test_every_table_and_figure_is_there_and_nothing_comes_from_elsewhere(params: Params, root: Path):
+def test_every_table_and_figure_is_there_and_nothing_comes_from_elsewhere(params: Experiment, root: Path):
     write_figures(params, root)
     text = written(params, root)
     page = Page(text)
@@ -78,7 +78,7 @@ def test_every_table_and_figure_is_there_and_nothing_comes_from_elsewhere(params
     assert "Made for a test." in text and "temporal.enabled: false" in text and "@article" in text
 
 
-def test_numbers_stand_beside_the_papers_with_their_difference(params: Params, root: Path):
+def test_numbers_stand_beside_the_papers_with_their_difference(params: Experiment, root: Path):
     text = written(params, root)
     table = text.partition('<section id="table-4"')[2].partition("</section>")[0]
     row = next(line for line in table.splitlines() if ">SA + TA + IA<" in line)
@@ -93,7 +93,7 @@ def test_numbers_stand_beside_the_papers_with_their_difference(params: Params, r
     assert "bot-sort 42.0" in glance and "<strong>61.0</strong>" in glance
 
 
-def test_what_is_absent_is_told(params: Params, root: Path):
+def test_what_is_absent_is_told(params: Experiment, root: Path):
     text = written(params, root)
     assert not Page(text).images
     assert "snakemake --cores all results/figures/tracks-dance.png" in text
@@ -101,7 +101,7 @@ def test_what_is_absent_is_told(params: Params, root: Path):
     assert "—" in empty.partition('id="glance"')[2].partition("</section>")[0]
 
 
-def test_a_file_that_is_no_figure_is_named(params: Params, root: Path):
+def test_a_file_that_is_no_figure_is_named(params: Experiment, root: Path):
     write_figures(params, root)
     path = root / "results" / "figures" / "depth.png"
     path.write_bytes(b"GIF")

@@ -9,15 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from finished_project import HOTA, write_scores
+from helpers.finished_project import HOTA, write_scores
 
 from fdta.errors import InputError
-from fdta.params import Params, ParamsError, Run
-from fdta.report.runs import table_baselines, table_inputs, table_runs
+from fdta.experiment.params import Experiment
+from fdta.experiment.plan import table_baselines, table_inputs, table_runs
+from fdta.names import Run
 from fdta.report.tables import write_tables
+from fdta.settings import ParamsError
 
 
-def written(params: Params, root: Path) -> str:
+def written(params: Experiment, root: Path) -> str:
     write_tables(params, root, root / "results" / "tables.md")
     return (root / "results" / "tables.md").read_text()
 
@@ -30,7 +32,7 @@ def table(text: str, name: str) -> dict[str, dict[str, str]]:
     return rows | {"": {"": "\n".join(line for line in section.splitlines() if not line.startswith("|"))}}
 
 
-def test_paper_and_measured_stand_side_by_side(params: Params, root: Path):
+def test_paper_and_measured_stand_side_by_side(params: Experiment, root: Path):
     rows = table(written(params, root), "Table 4")
     base, full = rows["no adapter"], rows["SA + TA + IA"]
     assert (base["HOTA paper"], base["HOTA here"], base["run"]) == ("69.4", "58.0", "`base`")
@@ -39,7 +41,7 @@ def test_paper_and_measured_stand_side_by_side(params: Params, root: Path):
     assert rows["SA"]["run"] == "cited" and rows["SA"]["HOTA here"] == ""
 
 
-def test_difference_and_its_error(params: Params, root: Path):
+def test_difference_and_its_error(params: Experiment, root: Path):
     rows = table(written(params, root), "Table 4")
     differences = [full - base for full, base in zip(HOTA["full"], HOTA["base"], strict=True)]
     error = statistics.stdev(differences) / math.sqrt(3)
@@ -52,7 +54,7 @@ def test_difference_and_its_error(params: Params, root: Path):
     assert "Beyond 2 s.e. of 3 paired test sequences (noise of training not counted): SA + TA + IA\n" in told + "\n"
 
 
-def test_rows_that_the_paper_lacks_and_headings(params: Params, root: Path):
+def test_rows_that_the_paper_lacks_and_headings(params: Experiment, root: Path):
     rows = table(written(params, root), "Table 1")
     bot_sort = rows["BoT-SORT (arXiv2022)"]
     assert (bot_sort["HOTA paper"], bot_sort["HOTA here"], bot_sort["Δ HOTA paper"]) == ("—", "42.0", "—")
@@ -63,7 +65,7 @@ def test_rows_that_the_paper_lacks_and_headings(params: Params, root: Path):
     assert "MOTIP: measured here by `base`" in rows[""][""]
 
 
-def test_a_missing_score_is_a_dash_until_it_is_back(params: Params, root: Path):
+def test_a_missing_score_is_a_dash_until_it_is_back(params: Experiment, root: Path):
     before = written(params, root)
     path = root / "scores" / "dance" / "ta" / "seed-0" / "test.json"
     content = path.read_text()
@@ -77,7 +79,7 @@ def test_a_missing_score_is_a_dash_until_it_is_back(params: Params, root: Path):
     assert written(params, root) == before
 
 
-def test_nothing_measured_gives_all_tables_with_dashes(params: Params, tmp_path: Path):
+def test_nothing_measured_gives_all_tables_with_dashes(params: Experiment, tmp_path: Path):
     text = written(params, tmp_path / "empty")
     assert table(text, "Table 4")["TA"]["HOTA here"] == "—"
     assert table(text, "Table 8")["DETR"]["ms here"] == "—"
@@ -88,7 +90,7 @@ def test_nothing_measured_gives_all_tables_with_dashes(params: Params, tmp_path:
     }
 
 
-def test_a_broken_file_is_named(params: Params, root: Path):
+def test_a_broken_file_is_named(params: Experiment, root: Path):
     path = root / "scores" / "dance" / "ta" / "seed-0" / "test.json"
     path.write_text('{"combined": ')
     with pytest.raises(InputError, match=r"ta/seed-0/test\.json: broken JSON"):
@@ -98,13 +100,13 @@ def test_a_broken_file_is_named(params: Params, root: Path):
         written(params, root)
 
 
-def test_one_seed_claims_nothing(params: Params, root: Path):
+def test_one_seed_claims_nothing(params: Experiment, root: Path):
     text = written(params, root)
     assert "**Seed noise has not been measured in this run**" in text
     assert "Beyond the seed noise" not in text
 
 
-def test_seed_noise_is_pooled_over_every_seed_found(params: Params, root: Path):
+def test_seed_noise_is_pooled_over_every_seed_found(params: Experiment, root: Path):
     write_scores(root, "base", (46.0, 58.0, 64.0), seed=1)
     write_scores(root, "full", (54.0, 66.0, 75.0), seed=3)
     text = written(params, root)
@@ -118,7 +120,7 @@ def test_seed_noise_is_pooled_over_every_seed_found(params: Params, root: Path):
     assert f"Beyond the seed noise, {threshold:.1f} HOTA with one seed a row: none" in rows[""][""]
 
 
-def test_several_seeds_are_averaged(changed_params: Callable[..., Params], root: Path):
+def test_several_seeds_are_averaged(changed_params: Callable[..., Experiment], root: Path):
     params = changed_params(("seeds: [0]", "seeds: [0, 1]"))
     for name in ("base", "full", "ta"):
         write_scores(root, name, tuple(value + 2 for value in HOTA[name]), seed=1)
@@ -129,7 +131,7 @@ def test_several_seeds_are_averaged(changed_params: Callable[..., Params], root:
     assert f"Beyond the seed noise, {threshold:.1f} HOTA with 2 seeds a row: SA + TA + IA" in rows[""][""]
 
 
-def test_speed_history_and_similarity(params: Params, root: Path):
+def test_speed_history_and_similarity(params: Experiment, root: Path):
     text = written(params, root)
     speed = table(text, "Table 8")
     assert (speed["ID Prediction"]["ms paper"], speed["ID Prediction"]["ms here"]) == ("6.67", "10.00")
@@ -147,7 +149,7 @@ def test_speed_history_and_similarity(params: Params, root: Path):
     assert [cell.strip() for cell in alone.split("|")[1:-1]] == cells
 
 
-def test_csv_holds_the_same_numbers(params: Params, root: Path):
+def test_csv_holds_the_same_numbers(params: Experiment, root: Path):
     written(params, root)
     with (root / "results" / "tables" / "table-4.csv").open() as file:
         rows = {row["row"]: row for row in csv.DictReader(file)}
@@ -161,7 +163,7 @@ def test_csv_holds_the_same_numbers(params: Params, root: Path):
     assert rows["sa"]["measured_by"] == "cited" and rows["sa"]["HOTA_here"] == ""
 
 
-def test_header_says_what_was_run(params: Params, root: Path, changed_params: Callable[..., Params]):
+def test_header_says_what_was_run(params: Experiment, root: Path, changed_params: Callable[..., Experiment]):
     text = written(params, root)
     assert "`tiny`" in text and "> Made for a test." in text
     assert "object-max (the published rule)" in text and "Commit unknown" in text
@@ -174,7 +176,7 @@ def test_header_says_what_was_run(params: Params, root: Path, changed_params: Ca
     assert "hungarian (not the published one, object-max)" in written(other, root)
 
 
-def test_a_split_that_was_trained_on_is_told(changed_params: Callable[..., Params], root: Path):
+def test_a_split_that_was_trained_on_is_told(changed_params: Callable[..., Experiment], root: Path):
     params = changed_params(("extra: {training_splits: [train, val]}", "extra: {training_splits: [train, test]}"))
     rows = table(written(params, root), "Table 1")
     assert "Ours\N{ASTERISK OPERATOR} is scored on `test`, which it was also trained on" in rows[""][""]
@@ -182,21 +184,21 @@ def test_a_split_that_was_trained_on_is_told(changed_params: Callable[..., Param
     assert (rows["Ours\N{ASTERISK OPERATOR}"]["HOTA here"], rows["Ours"]["HOTA here"]) == ("63.3", "**61.0**")
 
 
-def test_runs_scored_in_part_are_told(params: Params, root: Path):
+def test_runs_scored_in_part_are_told(params: Experiment, root: Path):
     write_scores(root, "ta", HOTA["ta"][:2])
     text = written(params, root)
     assert "**Not scored on all test sequences**: `dance/ta/seed-0` (2 of 3)" in text
     assert "2 to 3 paired test sequences" in table(text, "Table 4")[""][""]
 
 
-def test_a_data_set_that_the_benchmark_lacks(params: Params, root: Path):
+def test_a_data_set_that_the_benchmark_lacks(params: Experiment, root: Path):
     rows = table(written(params, root), "Table 3")
     assert "no such data set in this benchmark" in rows[""][""]
     assert (rows["Ours"]["HOTA paper"], rows["Ours"]["HOTA here"]) == ("72.2", "—")
     assert {run.dataset for run in table_runs(params)} == {"dance"}
 
 
-def test_runs_and_files_that_the_tables_need(params: Params, root: Path):
+def test_runs_and_files_that_the_tables_need(params: Experiment, root: Path):
     names = ["base", "full", "extra", "ta", "short-base", "short-ta"]
     assert sorted(table_runs(params), key=str) == sorted((Run("dance", name) for name in names), key=str)
     assert table_baselines(params) == [Run("dance", "sort"), Run("dance", "bot-sort")]
@@ -208,13 +210,13 @@ def test_runs_and_files_that_the_tables_need(params: Params, root: Path):
     }
 
 
-def test_baselines_need_the_full_model(changed_params: Callable[..., Params]):
+def test_baselines_need_the_full_model(changed_params: Callable[..., Experiment]):
     params = changed_params((", ours: full, ours-extra: extra", ""), (", ta: ta, full: full}", "}"))
     needed = [run for run in table_runs(params) if run.variant == "full"]
     assert needed == [Run("dance", "full")]
 
 
-def test_wrong_tables_are_refused(changed_params: Callable[..., Params]):
+def test_wrong_tables_are_refused(changed_params: Callable[..., Experiment]):
     params = changed_params(("rows: {base: base, ta: ta", "rows: {base: base, tta: ta"))
     with pytest.raises(ParamsError, match=r"tables\.table-4\.rows\.tta: no such row; there are base, sa"):
         table_runs(params)
@@ -223,7 +225,9 @@ def test_wrong_tables_are_refused(changed_params: Callable[..., Params]):
 
 
 def test_the_workflow_imports_nothing_heavy():
-    code = "import sys, fdta.report.runs; print([m for m in ('torch', 'mlflow', 'numpy', 'cv2') if m in sys.modules])"
+    code = (
+        "import sys, fdta.experiment.plan; print([m for m in ('torch', 'mlflow', 'numpy', 'cv2') if m in sys.modules])"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 
@@ -240,7 +244,7 @@ catalogue:
 
 
 @pytest.fixture
-def served(tmp_path: Path, changed_params: Callable[..., Params]) -> Params:
+def served(tmp_path: Path, changed_params: Callable[..., Experiment]) -> Experiment:
     """A project whose test split a server scores; ours are of the validation split."""
     return changed_params(
         ("benchmark: tiny\n", SERVED + "benchmark: tiny\n"),
@@ -250,7 +254,7 @@ def served(tmp_path: Path, changed_params: Callable[..., Params]) -> Params:
     )
 
 
-def test_scores_of_a_server_stand_for_those_of_the_validation_split(served: Params, root: Path):
+def test_scores_of_a_server_stand_for_those_of_the_validation_split(served: Experiment, root: Path):
     for scores in root.glob("scores/dance/*/seed-0/test.json"):
         scores.rename(scores.with_name("val.json"))
     before = table(written(served, root), "Table 1")
@@ -274,7 +278,7 @@ def test_scores_of_a_server_stand_for_those_of_the_validation_split(served: Para
     assert places["motr"] == ("", "")
 
 
-def test_submissions_are_wanted_for_the_tables_that_ask_for_them(served: Params, root: Path):
+def test_submissions_are_wanted_for_the_tables_that_ask_for_them(served: Experiment, root: Path):
     wanted = [str(path.relative_to(root)) for path in table_inputs(served, root) if path.suffix == ".zip"]
     names = ("sort", "bot-sort", "base", "full", "extra")
     assert sorted(wanted) == sorted(f"results/submissions/dance/{name}/seed-0.zip" for name in names)
@@ -291,14 +295,14 @@ def test_submissions_are_wanted_for_the_tables_that_ask_for_them(served: Params,
         ("full: {HOTA: 1.0}", "DATASET/VARIANT/seed-N"),
     ],
 )
-def test_wrong_scores_of_a_server_are_refused(served: Params, root: Path, entry: str, message: str):
+def test_wrong_scores_of_a_server_are_refused(served: Experiment, root: Path, entry: str, message: str):
     (root / "server-scores.yaml").write_text(entry + "\n")
     with pytest.raises(ParamsError, match=message) as caught:
         written(served, root)
     assert "server-scores.yaml" in str(caught.value)
 
 
-def test_a_table_of_ones_own(changed_params: Callable[..., Params], root: Path):
+def test_a_table_of_ones_own(changed_params: Callable[..., Experiment], root: Path):
     params = changed_params(
         ("tables:\n", "tables:\n  mine: {title: My dancers, dataset: dance, rows: {plain: base, all: full}}\n")
     )
@@ -312,7 +316,7 @@ def test_a_table_of_ones_own(changed_params: Callable[..., Params], root: Path):
         )
 
 
-def test_cost_of_pseudo_depth(params: Params, root: Path):
+def test_cost_of_pseudo_depth(params: Experiment, root: Path):
     section = written(params, root).partition("## D.1.1: ")[2].partition("\n## ")[0]
     cells = [cell.strip() for cell in section.splitlines()[-1].split("|")[1:-1]]
     assert cells == ["`dance`", "video-depth-anything large", "1.0", "0.50", "8.4", "1.5", "2"]

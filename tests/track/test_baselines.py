@@ -8,7 +8,7 @@ import pytest
 
 from fdta.data.motchallenge import Boxes, read_boxes
 from fdta.errors import InputError
-from fdta.params import BASELINES
+from fdta.names import BASELINES
 from fdta.track.baselines import METHODS, track_baseline
 from fdta.track.detections import Detections, write_detections
 

@@ -12,19 +12,14 @@ from torch import Tensor, nn
 
 from fdta.data.motchallenge import Sequence, read_boxes, read_sequence
 from fdta.errors import InputError
+from fdta.experiment.settings import Settings
 from fdta.model.detector import DetectorOutput
 from fdta.model.fdta import FDTA
-from fdta.params import (
-    AssociationSettings,
-    BackboneSettings,
-    DetectorSettings,
-    Settings,
-    TemporalSettings,
-    TrackerSettings,
-)
+from fdta.model.settings import AssociationSettings, BackboneSettings, DetectorSettings, TemporalSettings
 from fdta.track.detections import read_detections
 from fdta.track.run import track_folder
 from fdta.track.sequence import Part, track_sequence, track_split
+from fdta.track.settings import TrackerSettings
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")

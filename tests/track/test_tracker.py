@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from golden_weights import fill_seeded, golden_files, load_golden, published_settings
-from recorded_graphs import record_graphs
+from helpers.golden_weights import fill_seeded, golden_files, load_golden, published_settings
+from helpers.recorded_graphs import record_graphs
 from torch import Tensor
 
+from fdta.experiment.settings import Settings
 from fdta.model.fdta import FDTA
-from fdta.params import BackboneSettings, Settings, TrackerSettings, settings_from_dict
+from fdta.model.settings import BackboneSettings
+from fdta.settings import read_settings
+from fdta.track.settings import TrackerSettings
 from fdta.track.tracker import ASSIGNMENTS, OnlineTracker, Tracks
 
 torch.set_num_threads(1)
@@ -114,7 +117,8 @@ def test_one_transfer_gives_the_same_tracks(
     """Objects that come and go, and more than labels; also as a graph, which repeats what it once did."""
     if recorded:
         record_graphs(monkeypatch)
-    settings = settings_from_dict(
+    settings = read_settings(
+        Settings,
         {
             "history": 5,
             "backbone": {"blocks": [1, 1, 1, 1]},
@@ -124,7 +128,9 @@ def test_one_transfer_gives_the_same_tracks(
             "temporal": {"layers": 2, "heads": 2, "feedforward": 16, "missing": missing},
             "association": {"labels": 6, "label_width": 16, "layers": 2, "heads": 2},
             "tracker": {"assignment": assignment, "id_threshold": 0.1},
-        }
+        },
+        "",
+        "test",
     )
     torch.manual_seed(0)
     model = FDTA(settings).eval()

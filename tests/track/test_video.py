@@ -23,20 +23,15 @@ import fdta
 from fdta.cli import main
 from fdta.data.motchallenge import read_boxes, read_sequence, write_boxes
 from fdta.errors import InputError
+from fdta.experiment.params import Experiment
+from fdta.experiment.settings import Settings
 from fdta.model.checkpoint import save_model
 from fdta.model.fdta import FDTA
-from fdta.params import (
-    AssociationSettings,
-    BackboneSettings,
-    DetectorSettings,
-    Params,
-    Settings,
-    TemporalSettings,
-    TrackerSettings,
-)
+from fdta.model.settings import AssociationSettings, BackboneSettings, DetectorSettings, TemporalSettings
 from fdta.track import source as sources
 from fdta.track.live import FrameTracks, Tracker
 from fdta.track.sequence import track_sequence
+from fdta.track.settings import TrackerSettings
 from fdta.track.source import is_split, open_source, read_ahead
 from fdta.track.video import Annotator, VideoWriter, colour, track_video
 
@@ -362,7 +357,7 @@ def test_import_is_light():
 
 
 def test_example_of_the_readme(repository, clip, tmp_path, monkeypatch):
-    settings = Params(repository / "params.yaml", "synthetic").settings("dance", "full")
+    settings = Experiment(repository / "params.yaml", "synthetic").settings("dance", "full")
     torch.manual_seed(0)
     save_model(tmp_path / "models/dance/full/seed-0/model.pt", FDTA(settings), settings, "dance/full/seed-0")
     (tmp_path / "params.yaml").write_text((repository / "params.yaml").read_text())

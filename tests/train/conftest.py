@@ -3,17 +3,17 @@ from __future__ import annotations
 import pytest
 import torch
 import yaml
-from training_data import CHOICE, ROOT, RUN
+from helpers.training_data import CHOICE, ROOT, RUN
 
 from fdta.cli import main
+from fdta.experiment.params import Experiment
 from fdta.model import checkpoint
 from fdta.model.detector import DeformableDetector
-from fdta.params import Params
 
 
 @pytest.fixture(scope="session")
 def settings():
-    return Params(ROOT / "params.yaml", "smoke").settings("smoke-dance", "full")
+    return Experiment(ROOT / "params.yaml", "smoke").settings("smoke-dance", "full")
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +24,7 @@ def rendered(tmp_path_factory):
         assert main(["data", "render", "smoke-dance", split, "--root", str(root / "data"), *CHOICE]) == 0
     output = str(root / "data/smoke-dance/depth-train.json")
     assert main(["depth", "smoke-dance", "train", "--root", str(root / "data"), "--output", output, *CHOICE]) == 0
-    detector_settings = Params(ROOT / "params.yaml", "smoke").settings("smoke-dance", "detector")
+    detector_settings = Experiment(ROOT / "params.yaml", "smoke").settings("smoke-dance", "detector")
     torch.manual_seed(0)
     detector = DeformableDetector(detector_settings.backbone, detector_settings.detector, detector_settings.spatial)
     path = root / "models/smoke-dance/detector.pt"

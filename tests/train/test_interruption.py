@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from training_data import CHOICE, ROOT, RUN, read_history
+from helpers.training_data import CHOICE, ROOT, RUN, read_history
 
 from fdta.cli import main
 from fdta.files import whole_file
@@ -24,7 +24,7 @@ LONGER = {"clips_per_epoch": 12, "batch": 2, "checkpoint_seconds": 0.0, "validat
 def test_training_ended_at_random_moments_ends_with_the_same_bytes(root, params_with):
     choice = params_with(training=LONGER)
     arguments = ["train", RUN, "--root", str(root), *choice]
-    command = [sys.executable, str(ROOT / "tests/train_killed.py"), "0", "8", *arguments]
+    command = [sys.executable, str(ROOT / "tests/helpers/train_killed.py"), "0", "8", *arguments]
     done = subprocess.run(
         command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True
     )

@@ -11,13 +11,13 @@ import time
 
 import pytest
 import torch
-from train_in_two import gradients
-from training_data import ROOT, RUN, read_history
+from helpers.train_in_two import gradients
+from helpers.training_data import ROOT, RUN, read_history
 
 from fdta.cli import main
 from fdta.data.clips import ClipBatch, ClipDataset, ClipSampler, collate
+from fdta.experiment.params import Experiment
 from fdta.model import checkpoint
-from fdta.params import Params
 from fdta.train.batches import Plan, load
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -27,12 +27,12 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 @pytest.fixture(scope="module")
 def jobs(rendered):
     """By objective, settings and two clips of one size with different numbers of boxes."""
-    full = Params(ROOT / "params.yaml", "smoke").settings("smoke-dance", "full")
+    full = Experiment(ROOT / "params.yaml", "smoke").settings("smoke-dance", "full")
     plain = dataclasses.replace(full.augmentation, crop=0.0)
     # All pairs count, whatever the boxes of random weights.
     identity = dataclasses.replace(full.identity, threshold=-1.0, quality="iou", chunk=5)
     full = dataclasses.replace(full, augmentation=plain, identity=identity)
-    detector = Params(ROOT / "params.yaml", "smoke").settings("smoke-dance", "detector")
+    detector = Experiment(ROOT / "params.yaml", "smoke").settings("smoke-dance", "detector")
     detector = dataclasses.replace(
         detector, augmentation=plain, loss=dataclasses.replace(detector.loss, attributes=0.25)
     )
@@ -79,7 +79,12 @@ def _joined(batches: list[ClipBatch]) -> ClipBatch:
 
 def test_gradients_are_those_of_one_process_with_both_clips(jobs, tmp_path):
     torch.save(jobs, tmp_path / "jobs.pt")
-    command = [*TORCHRUN, str(ROOT / "tests/train_in_two.py"), str(tmp_path / "jobs.pt"), str(tmp_path / "found.pt")]
+    command = [
+        *TORCHRUN,
+        str(ROOT / "tests/helpers/train_in_two.py"),
+        str(tmp_path / "jobs.pt"),
+        str(tmp_path / "found.pt"),
+    ]
     subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True)
     found = torch.load(tmp_path / "found.pt", weights_only=True)
     for kind, (settings, batches) in jobs.items():

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from training_data import CHOICE, RUN, first_batch, read_history
+from helpers.training_data import CHOICE, RUN, first_batch, read_history
 
 from fdta.cli import main
 from fdta.data.clips import ClipDataset

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from training_data import CHOICE, ROOT, RUN, first_batch
+from helpers.training_data import CHOICE, ROOT, RUN, first_batch
 
 from fdta.cli import main
 from fdta.data.clips import ClipDataset, ClipSampler, collate
@@ -17,11 +17,11 @@ from fdta.loss.matching import match
 from fdta.model import checkpoint
 from fdta.model.fdta import FDTA
 from fdta.model.weights import to_published
-from fdta.params import TrainingSettings
 from fdta.train import objectives
 from fdta.train import run as train_run
 from fdta.train.objectives import TrackerObjective, by_trajectory, detect
 from fdta.train.optimizer import build_optimizer, clip_gradients, rate_factor
+from fdta.train.settings import TrainingSettings
 
 
 def test_same_seed_same_bytes(root, finished):

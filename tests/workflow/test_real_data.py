@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from loopback import Loopback, serving
-from published_forms import write_published_archives
+from helpers.loopback import Loopback, serving
+from helpers.published_forms import write_published_archives
 from test_smoke import ENVIRONMENT, ROOT
 
 from fdta.depth.video_depth_anything import VideoDepthAnything
 from fdta.model.detector import DeformableDetector
 from fdta.model.weights import to_published
-from fdta.params import BackboneSettings, DetectorSettings, SpatialSettings
+from fdta.model.settings import BackboneSettings, DetectorSettings, SpatialSettings
 
 DETECTOR = {"width": 32, "encoder_layers": 1, "decoder_layers": 2, "feedforward": 32, "queries": 10}
 BACKBONE = {"stem_width": 8, "widths": [8, 8, 16, 16], "blocks": [1, 1, 1, 1]}

@@ -1,16 +1,18 @@
 import re
 from pathlib import Path
 
-from fdta.params import BASELINES, DETECTOR, Params, ParamsError
-from fdta.report.runs import METRICS, TRAINING_CURVES, figure_inputs, page_figures, table_inputs
-from fdta.report.server import FILE as SERVER_SCORES
+from fdta.experiment.params import Experiment
+from fdta.names import BASELINES, DETECTOR
+from fdta.settings import ParamsError
+from fdta.experiment.plan import METRICS, TRAINING_CURVES, figure_inputs, page_figures, table_inputs
+from fdta.report.server_scores import FILE as SERVER_SCORES
 from fdta.workflow import note_absent_inputs, settle_restored_files, write_resolved_settings
 
 from snakemake.exceptions import WorkflowError
 
 PARAMS_FILE = Path(config.get("params", Path(workflow.basedir) / "params.yaml")).absolute()
 try:
-    PARAMS = Params(PARAMS_FILE, config.get("benchmark"))
+    PARAMS = Experiment(PARAMS_FILE, config.get("benchmark"))
 except ParamsError as error:
     raise WorkflowError(f"fdta: {error}") from None
 BENCHMARK = PARAMS.benchmark
@@ -61,4 +63,4 @@ def training_data(dataset, variant):
     files = [path for place in read for path in sequences(*place)]
     if settings.spatial.enabled:
         files += [f"data/{name}/depth-{split}.json" for name, split in read if name in BENCHMARK.datasets]
-    return files + sequences(dataset, BENCHMARK.dataset(dataset).validation_split)
+    return files + sequences(dataset, PARAMS.dataset(dataset).validation_split)

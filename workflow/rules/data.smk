@@ -46,7 +46,7 @@ rule get_weights:
 
 
 def teacher_weights(wildcards):
-    data = BENCHMARK.dataset(wildcards.dataset)
+    data = PARAMS.dataset(wildcards.dataset)
     return [] if data.teacher == "rendered" or data.teacher_weights is None else data.teacher_weights
 
 

@@ -32,7 +32,7 @@ rule speed:
     input:
         "settings/speed.json",
         "settings/{dataset}/full/track.json",
-        lambda wildcards: sequences(wildcards.dataset, BENCHMARK.dataset(wildcards.dataset).test_split),
+        lambda wildcards: sequences(wildcards.dataset, PARAMS.dataset(wildcards.dataset).test_split),
         model=f"models/{{dataset}}/full/seed-{BENCHMARK.seeds[0]}/model.pt",
     output:
         "results/speed/{dataset}.json",
@@ -44,7 +44,7 @@ rule speed:
         gpu=GPU_JOB,
     params:
         seed=BENCHMARK.seeds[0],
-        split=lambda wildcards: BENCHMARK.dataset(wildcards.dataset).test_split,
+        split=lambda wildcards: PARAMS.dataset(wildcards.dataset).test_split,
     shell:
         "fdta bench infer data/{wildcards.dataset}/{params.split} --output {output} {DEVICE} {CHOICE}"
         " --weights {wildcards.dataset}/full/seed-{params.seed} > {log} 2>&1"

@@ -3,7 +3,7 @@ TRAIN = "fdta" if BENCHMARK.gpus < 2 else f"torchrun --standalone --nproc-per-no
 
 
 def detector_start(wildcards):
-    start = BENCHMARK.dataset(wildcards.dataset).detector_start
+    start = PARAMS.dataset(wildcards.dataset).detector_start
     if start is None:
         return []
     return f"models/{start}/detector.pt" if start in BENCHMARK.datasets else start

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fdta.params import BASELINES, Run
+from fdta.names import BASELINES, Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,8 +15,8 @@ from fdta.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+    from fdta.experiment.settings import Settings
     from fdta.model.fdta import FDTA
-    from fdta.params import Settings
 
 DRAWN_FRAMES = 10
 """Frames of a pass where none are given."""
@@ -150,8 +150,8 @@ def _tracking(options: argparse.Namespace) -> tuple[torch.device, torch.dtype, F
     """Device, precision, model and settings: of the run given, or drawn."""
     from fdta.device import choose_device
     from fdta.evaluate.speed import drawn_model, settings_of_size
+    from fdta.experiment.settings import Settings
     from fdta.model.inference import precision
-    from fdta.params import Settings
     from fdta.track.run import load_run
 
     _check(options)
@@ -174,15 +174,17 @@ def _tracking(options: argparse.Namespace) -> tuple[torch.device, torch.dtype, F
 def _train(options: argparse.Namespace) -> None:
     from fdta.device import choose_device
     from fdta.evaluate.speed import TrainingSteps, measure_training
+    from fdta.experiment.params import Experiment
+    from fdta.experiment.settings import Settings
     from fdta.model.inference import precision
-    from fdta.params import Params, Run, Settings
+    from fdta.names import Run
 
     _check(options)
     device = choose_device(options.device, options.threads)
     settings = Settings()
     if options.run is not None:
         run = Run.parse(options.run)
-        settings = Params(options.params, options.benchmark).settings(run.dataset, run.variant)
+        settings = Experiment(options.params, options.benchmark).settings(run.dataset, run.variant)
     else:
         _without_run(options, "--run")
     _draw(options, min(settings.association.labels, settings.detector.queries))
@@ -217,7 +219,9 @@ def _train(options: argparse.Namespace) -> None:
 def _load(options: argparse.Namespace) -> None:
     from fdta.device import choose_device
     from fdta.evaluate.loading import drawn_data, measure_loading
-    from fdta.params import Params, Run, Settings
+    from fdta.experiment.params import Experiment
+    from fdta.experiment.settings import Settings
+    from fdta.names import Run
 
     _check(options)
     device = choose_device(options.device, options.threads)
@@ -229,7 +233,7 @@ def _load(options: argparse.Namespace) -> None:
     else:
         _refuse(options, "with --run", "size", "objects")
         run = Run.parse(options.run)
-        settings = Params(options.params, options.benchmark).settings(run.dataset, run.variant)
+        settings = Experiment(options.params, options.benchmark).settings(run.dataset, run.variant)
         data = nullcontext(options.root / "data" / run.dataset)
     with data as folder:
         measured = measure_loading(folder, settings, device, options.workers, options.clips, options.step)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from fdta.cli import add_action, add_params
 from fdta.errors import InputError
-from fdta.params import Params
+from fdta.experiment.params import Experiment
 
 if TYPE_CHECKING:
-    from fdta.catalogue import Source
+    from fdta.acquire.catalogue import Source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,9 +59,9 @@ def _add_root(parser: argparse.ArgumentParser) -> None:
 
 
 def _render(options: argparse.Namespace) -> None:
-    from fdta.data.render import render_split
+    from fdta.synthetic.render import render_split
 
-    dataset = Params(options.params, options.benchmark).benchmark.dataset(options.dataset)
+    dataset = Experiment(options.params, options.benchmark).dataset(options.dataset)
     if dataset.render is None:
         raise InputError(
             f"data set {options.dataset!r} is not rendered; 'fdta data get {options.dataset} SPLIT' gets it"
@@ -74,7 +74,7 @@ def _render(options: argparse.Namespace) -> None:
 
 
 def _get(options: argparse.Namespace) -> None:
-    from fdta.data.acquire import get_split
+    from fdta.acquire.splits import get_split
 
     source = _source(options, options.split)
     print(f"{source.title}: {source.licence}")
@@ -83,7 +83,7 @@ def _get(options: argparse.Namespace) -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
-    from fdta.data.acquire import import_splits
+    from fdta.acquire.splits import import_splits
 
     source = _source(options, options.split)
     folders = import_splits(options.dataset, source, options.path, options.root, options.split)
@@ -95,7 +95,7 @@ def _import(options: argparse.Namespace) -> None:
 
 
 def _crowdhuman(options: argparse.Namespace) -> None:
-    from fdta.data.crowdhuman import convert_crowdhuman
+    from fdta.acquire.crowdhuman import convert_crowdhuman
 
     sequences = convert_crowdhuman(options.annotations, options.images, options.output)
     print(f"whole: {options.output}, {sequences} sequences of one frame")
@@ -103,11 +103,11 @@ def _crowdhuman(options: argparse.Namespace) -> None:
 
 def _source(options: argparse.Namespace, split: str | None) -> Source:
     """What the catalogue tells of a data set of the benchmark, or else of its entry of that name."""
-    params = Params(options.params, options.benchmark)
+    params = Experiment(options.params, options.benchmark)
     name = options.dataset
     source = params.source(name) if name in params.benchmark.datasets else params.catalogue.get(name)
     if source is None:
-        if name in params.benchmark.datasets and params.benchmark.dataset(name).render is not None:
+        if name in params.benchmark.datasets and params.dataset(name).render is not None:
             raise InputError(f"data set {name!r} is rendered; 'fdta data render {name} SPLIT' draws it")
         raise InputError(
             f"data set {name!r} is not in the catalogue, which has {', '.join(params.catalogue)}; docs/datasets.md "
@@ -119,7 +119,7 @@ def _source(options: argparse.Namespace, split: str | None) -> Source:
 
 
 def _check(options: argparse.Namespace) -> None:
-    from fdta.data.check import check_split, missing_sequences
+    from fdta.acquire.check import check_split, missing_sequences
 
     defects = 0
     source, folders = _splits_to_check(options)
@@ -144,15 +144,15 @@ def _check(options: argparse.Namespace) -> None:
 
 def _splits_to_check(options: argparse.Namespace) -> tuple[Source | None, list[Path]]:
     """What the catalogue tells, if anything, and the folders of the splits."""
-    from fdta.data.check import split_folders
+    from fdta.acquire.check import split_folders
 
     path = Path(options.dataset)
     if path.is_dir() or path.name != options.dataset:
         return None, split_folders(path, options.splits)
-    params = Params(options.params, options.benchmark)
+    params = Experiment(options.params, options.benchmark)
     source, known = None, params.catalogue.get(options.dataset)
     if options.dataset in params.benchmark.datasets:
-        source, known = params.source(options.dataset), params.benchmark.dataset(options.dataset)
+        source, known = params.source(options.dataset), params.dataset(options.dataset)
     elif known is not None:
         source = known
     else:

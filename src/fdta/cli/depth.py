@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from fdta.cli import add_compute, add_params
-from fdta.params import Params
+from fdta.experiment.params import Experiment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def _depth(options: argparse.Namespace) -> None:
     from fdta.device import choose_device
     from fdta.files import write_json
 
-    dataset = Params(options.params, options.benchmark).benchmark.dataset(options.dataset)
+    dataset = Experiment(options.params, options.benchmark).dataset(options.dataset)
     weights = options.weights or (Path(dataset.teacher_weights) if dataset.teacher_weights else None)
     device = choose_device(options.device, options.threads)
     folder = options.root / options.dataset / options.split

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from fdta.cli import add_compute, add_params
-from fdta.params import Params
+from fdta.experiment.params import Experiment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +26,6 @@ def _detect(options: argparse.Namespace) -> None:
     from fdta.device import choose_device
     from fdta.track.detect import detect_split
 
-    params = Params(options.params, options.benchmark)
+    params = Experiment(options.params, options.benchmark)
     device = choose_device(options.device, options.threads)
     print(f"written: {detect_split(params, options.dataset, options.split, options.root, device)}")

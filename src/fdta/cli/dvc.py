@@ -17,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _dvc(options: argparse.Namespace) -> None:
     from fdta.dvc_pipeline import pipeline
+    from fdta.experiment.params import Experiment
     from fdta.files import write_text
-    from fdta.params import Params
 
-    write_text(options.output, pipeline(Params(options.params, options.benchmark)))
+    write_text(options.output, pipeline(Experiment(options.params, options.benchmark)))
     print(f"written: {options.output}")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from fdta.cli import add_params
 from fdta.errors import InputError
-from fdta.params import Params
-from fdta.report.runs import FIGURES, figure_datasets
+from fdta.experiment.params import Experiment
+from fdta.experiment.plan import FIGURES, figure_datasets
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _figures(options: argparse.Namespace) -> None:
-    params = Params(options.params, options.benchmark)
+    params = Experiment(options.params, options.benchmark)
     if options.output.suffix not in (".png", ".webp"):
         raise InputError(f"--output {options.output}: figures are PNG or WebP, name a file that ends in .png or .webp")
     datasets = tuple(dict.fromkeys(options.dataset or figure_datasets(params)))

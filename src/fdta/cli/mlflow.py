@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from fdta.cli import add_action, add_params
-from fdta.params import Params
+from fdta.experiment.params import Experiment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _sync(options: argparse.Namespace) -> None:
     from fdta.report.mlflow_sync import sync, write_state
 
-    params = Params(options.params, options.benchmark)
+    params = Experiment(options.params, options.benchmark)
     state = sync(params, options.root, options.tracking_uri)
     output = options.output or options.root / "results" / f"mlflow-{params.benchmark.name}.json"
     write_state(output, state)

@@ -9,7 +9,9 @@ from pathlib import Path
 import yaml
 
 from fdta.cli import add_action, add_params
-from fdta.params import DETECTOR, Params, Run, settings_to_dict
+from fdta.experiment.params import Experiment
+from fdta.names import DETECTOR, Run
+from fdta.settings import to_plain
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,9 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    from fdta.report.runs import table_baselines, table_runs
+    from fdta.experiment.plan import table_baselines, table_runs
 
-    params = Params(options.params, options.benchmark)
+    params = Experiment(options.params, options.benchmark)
     benchmark = params.benchmark
     print(f"benchmark {benchmark.name}: {benchmark.note}")
     print(f"seeds {', '.join(map(str, benchmark.seeds))}")
@@ -53,14 +55,14 @@ def _check(options: argparse.Namespace) -> None:
 def _resolve(options: argparse.Namespace) -> None:
     from fdta.workflow import settle_restored_files, write_resolved_settings
 
-    params = Params(options.params, options.benchmark)
+    params = Experiment(options.params, options.benchmark)
     settle_restored_files(Path())
     write_resolved_settings(params, Path("settings"))
 
 
 def _show(options: argparse.Namespace) -> None:
-    params = Params(options.params, options.benchmark)
+    params = Experiment(options.params, options.benchmark)
     dataset, _, rest = options.run.partition("/")
     variant = rest if rest == DETECTOR else Run.parse(options.run).variant
-    settings = settings_to_dict(params.settings(dataset, variant))
+    settings = to_plain(params.settings(dataset, variant))
     print(yaml.safe_dump(json.loads(json.dumps(settings)), sort_keys=False), end="")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from fdta.cli import add_params
-from fdta.params import Params
+from fdta.experiment.params import Experiment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,5 +25,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _report(options: argparse.Namespace) -> None:
     from fdta.report.page import write_page
 
-    write_page(Params(options.params, options.benchmark), options.root, options.output)
+    write_page(Experiment(options.params, options.benchmark), options.root, options.output)
     print(f"written: {options.output}")

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from fdta.cli import add_params
-from fdta.params import Params, Run
+from fdta.experiment.params import Experiment
+from fdta.names import Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +25,6 @@ def _similarity(options: argparse.Namespace) -> None:
     from fdta.files import write_json
 
     run = Run.parse(options.run)
-    settings = Params(options.params, options.benchmark).settings(run.dataset, run.variant)
+    settings = Experiment(options.params, options.benchmark).settings(run.dataset, run.variant)
     found = similarity(options.root / "detections" / str(run) / options.split, settings.tracker.detection_threshold)
     write_json(options.output, found)

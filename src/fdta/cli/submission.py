@@ -19,12 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _submission(options: argparse.Namespace) -> None:
-    from fdta.params import Params, Run
-    from fdta.report.runs import submission_path
-    from fdta.report.server import FILE
+    from fdta.experiment.params import Experiment
+    from fdta.experiment.plan import submission_path
+    from fdta.names import Run
+    from fdta.report.server_scores import FILE
     from fdta.track.submission import write_submission
 
-    params, run = Params(options.params, options.benchmark), Run.parse(options.run)
+    params, run = Experiment(options.params, options.benchmark), Run.parse(options.run)
     split, source = params.submission_split(run.dataset), params.source(run.dataset)
     if split is None or source is None:
         raise InputError(f"{run}: no server keeps ground truth of {run.dataset}; `fdta score` scores all its splits")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fdta.cli import add_params
 from fdta.errors import InputError
-from fdta.params import Params
+from fdta.experiment.params import Experiment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,10 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _tables(options: argparse.Namespace) -> None:
-    from fdta.report.runs import scores_path, table_baselines, table_runs
+    from fdta.experiment.plan import scores_path, table_baselines, table_runs
     from fdta.report.tables import write_tables
 
-    params = Params(options.params, options.benchmark)
+    params = Experiment(options.params, options.benchmark)
     runs = [*table_runs(params), *table_baselines(params)]
     scored = sum(scores_path(params, options.root, run).is_file() for run in runs)
     if not scored:

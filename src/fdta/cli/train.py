@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from fdta.cli import add_compute, add_params
-from fdta.params import DETECTOR, Params, Run
+from fdta.experiment.params import Experiment
+from fdta.names import DETECTOR, Run
 
 MOST_WORKERS = 8
 """Of the processes that read clips for one GPU."""
@@ -53,7 +54,7 @@ def _train(options: argparse.Namespace) -> None:
     from fdta.train.interruption import Stopped
     from fdta.train.run import train_detector, train_tracker
 
-    params = Params(options.params, options.benchmark)
+    params = Experiment(options.params, options.benchmark)
     device = local_device(choose_device(options.device, options.threads))
     # As the published trainer: float32 is float32.
     torch.backends.cudnn.allow_tf32 = False

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from fdta.cli import add_action, add_params
 from fdta.errors import InputError
-from fdta.params import DETECTOR, Params, Run
+from fdta.experiment.params import Experiment
+from fdta.names import DETECTOR, Run
 
 if TYPE_CHECKING:
     from fdta.model.published import Published
@@ -39,9 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _get(options: argparse.Namespace) -> None:
-    from fdta.data.download import fetch
+    from fdta.acquire.download import fetch
 
-    checkpoints = Params(options.params, options.benchmark).checkpoints
+    checkpoints = Experiment(options.params, options.benchmark).checkpoints
     if options.file not in checkpoints:
         raise InputError(f"{options.file}: not in the catalogue, which has {', '.join(checkpoints)}")
     checkpoint = checkpoints[options.file]

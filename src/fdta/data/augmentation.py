@@ -12,7 +12,7 @@ import numpy as np
 
 from fdta.data import images
 from fdta.data.images import resized_size
-from fdta.params import AugmentationSettings
+from fdta.data.settings import AugmentationSettings
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from fdta.data.augmentation import Frame, draw_augmentation, pan
-from fdta.data.figures import ATTRIBUTES
 from fdta.data.images import statistics
 from fdta.data.motchallenge import Sequence, read_split
 from fdta.data.targets import Targets
 from fdta.errors import InputError
-from fdta.params import Settings
+from fdta.experiment.settings import Settings
+from fdta.synthetic.bodies import ATTRIBUTES
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fdta.params import ClipSettings
+from fdta.data.settings import ClipSettings
 
 IGNORED = -100
 """Target of what the ID loss leaves out: objects that are missing, and the first frame of a clip."""

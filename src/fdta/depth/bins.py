@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fdta.params import SpatialSettings
+from fdta.model.settings import SpatialSettings
 
 
 def bin_values(settings: SpatialSettings) -> Tensor:

@@ -18,12 +18,12 @@ import torch
 from tqdm import tqdm
 
 from fdta.data.motchallenge import Sequence, read_split
-from fdta.data.render import read_true_depth
 from fdta.depth.sliding_window import INPUT_SIZE, video_depth
 from fdta.depth.video_depth_anything import Size, check_weights, load_video_depth_anything
 from fdta.errors import InputError
 from fdta.files import whole_folder, write_json
 from fdta.sources import code_digest
+from fdta.synthetic.render import read_true_depth
 
 _RECORD = "teacher.json"
 """File among the maps that tells who made them, and in how many seconds. Maps without it are the user's own."""
@@ -162,7 +162,7 @@ def _write_maps(folder: Path, depth: Iterable[np.ndarray], maximum: float) -> No
 def _code() -> str:
     """Tells maps of this version from those of another."""
     modules = ("fdta.depth.sliding_window", "fdta.depth.video_depth_anything")
-    return code_digest(modules, without=("fdta.params", "fdta.errors", "fdta.files", "fdta.model.checkpoint"))
+    return code_digest(modules, without=("fdta.settings", "fdta.errors", "fdta.files", "fdta.model.checkpoint"))
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from fdta.loss.boxes import cxcywh_to_xyxy, pairwise_iou
+from fdta.boxes import cxcywh_to_xyxy, pairwise_iou
 
 
 def average_precision(

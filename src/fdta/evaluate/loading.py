@@ -23,8 +23,8 @@ from fdta.data.clips import ClipDataset
 from fdta.data.motchallenge import Boxes, Sequence, write_boxes, write_seqinfo
 from fdta.depth.teacher import map_size
 from fdta.errors import InputError
+from fdta.experiment.settings import Settings
 from fdta.machine import machine
-from fdta.params import Settings
 from fdta.train.batches import Plan, load
 
 PARTS = {

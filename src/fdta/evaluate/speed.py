@@ -28,11 +28,11 @@ from fdta.data.images import resized_size, to_network
 from fdta.data.targets import Targets
 from fdta.errors import InputError
 from fdta.evaluate.reference import Reference
+from fdta.experiment.settings import Settings
 from fdta.machine import machine
 from fdta.model.detector import DeformableDetector
 from fdta.model.fdta import FDTA
 from fdta.model.graphs import Graphed
-from fdta.params import Settings
 from fdta.track.sequence import objects as objects_of
 from fdta.track.sequence import watching
 from fdta.track.source import open_source, read_ahead

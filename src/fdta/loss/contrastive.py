@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fdta.loss.boxes import cxcywh_to_xyxy, giou, iou
-from fdta.params import IdentitySettings
+from fdta.boxes import cxcywh_to_xyxy, giou, iou
+from fdta.model.settings import IdentitySettings
 
 
 @torch.no_grad()

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from fdta.boxes import cxcywh_to_xyxy
 from fdta.depth.bins import bin_index
-from fdta.loss.boxes import cxcywh_to_xyxy
 from fdta.loss.matching import Targets
-from fdta.params import LossSettings, SpatialSettings
+from fdta.loss.settings import LossSettings
+from fdta.model.settings import SpatialSettings
 
 
 def depth_loss(

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fdta.loss.boxes import cxcywh_to_xyxy, giou
+from fdta.boxes import cxcywh_to_xyxy, giou
 from fdta.loss.matching import Matching, Targets
-from fdta.params import LossSettings
+from fdta.loss.settings import LossSettings
 
 if TYPE_CHECKING:
     from fdta.model.detector import DetectorOutput

@@ -12,9 +12,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from fdta.boxes import cxcywh_to_xyxy, pairwise_giou
 from fdta.data.targets import Targets
-from fdta.loss.boxes import cxcywh_to_xyxy, pairwise_giou
-from fdta.params import LossSettings
+from fdta.loss.settings import LossSettings
 
 
 @dataclass(frozen=True)

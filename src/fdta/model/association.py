@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fdta.model.layers import Attention, Linear
-from fdta.params import AssociationSettings
+from fdta.model.settings import AssociationSettings
 
 
 class FeedForward(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fdta.model.layers import GroupNorm, linear
-from fdta.params import BackboneSettings
+from fdta.model.settings import BackboneSettings
 
 Norm = Callable[[int], nn.Module]
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
+import json
 import pickle
 import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from torch import Tensor, nn
 
 from fdta.errors import InputError
 from fdta.files import whole_file
-from fdta.params import Settings, settings_from_dict, settings_to_dict
+from fdta.model.settings import ModelSettings
+from fdta.settings import read_settings, to_plain
 
 FORMAT = 1
 
@@ -78,15 +81,23 @@ def is_own(value: Any) -> bool:
     return isinstance(value, dict) and value.get("format") == FORMAT
 
 
-def save_model(path: Path, model: nn.Module, settings: Settings, run: str, origin: str | None = None) -> None:
+def save_model(path: Path, model: nn.Module, settings: Mapping[str, Any], run: str, origin: str | None = None) -> None:
     """Write a finished model with the settings that build it, and with the `origin` of its training, if any."""
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save(path, {"format": FORMAT, "run": run, "settings": settings_to_dict(settings), "origin": origin, "model": state})
+    plain = to_plain(settings) if isinstance(settings, ModelSettings) else settings
+    plain = json.loads(json.dumps(plain))  # pickle writes equal strings that are one object differently
+    save(path, {"format": FORMAT, "run": run, "settings": plain, "origin": origin, "model": state})
 
 
-def load_settings(checkpoint: dict[str, Any], path: Path) -> Settings:
-    """Settings that build the model of a loaded checkpoint."""
-    return settings_from_dict(checkpoint["settings"], str(path))
+def model_settings(value: Any, path: Path) -> ModelSettings:
+    """Settings that build a model, of the plain settings of its run in the checkpoint `path`.
+
+    Raises:
+        ParamsError: a key or value does not fit.
+    """
+    names = {field.name for field in dataclasses.fields(ModelSettings)}
+    own = {key: item for key, item in value.items() if key in names} if isinstance(value, dict) else value
+    return read_settings(ModelSettings, own, "settings", path)
 
 
 def fill(model: nn.Module, state: dict[str, Tensor], path: Path, new: tuple[str, ...] = ()) -> None:

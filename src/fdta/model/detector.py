@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from fdta.model.backbone import ResNet
 from fdta.model.deformable_attention import DeformableAttention, Shapes
 from fdta.model.layers import Attention, GroupNorm, Linear, recorded
+from fdta.model.settings import BackboneSettings, DetectorSettings, SpatialSettings
 from fdta.model.spatial_adapter import SpatialAdapter
-from fdta.params import BackboneSettings, DetectorSettings, SpatialSettings
 
 DEPTH_PARTS = ("spatial_adapter", "depth_attention", "depth_norm")
 """Parts of the names of the tensors that a detector without depth does not have."""

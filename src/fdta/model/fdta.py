@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from fdta.model.association import IDDecoder, TrajectoryFeatures
 from fdta.model.detector import DeformableDetector
 from fdta.model.identity_adapter import IdentityAdapter
+from fdta.model.settings import ModelSettings
 from fdta.model.temporal_adapter import TemporalAdapter
-from fdta.params import Settings
 
 
 class FDTA(nn.Module):
@@ -18,7 +18,7 @@ class FDTA(nn.Module):
     contrastive loss reads the object embeddings themselves (Tab. 7).
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         width = settings.detector.width
         self.detector = DeformableDetector(settings.backbone, settings.detector, settings.spatial)

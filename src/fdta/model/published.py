@@ -16,19 +16,18 @@ from fdta.errors import InputError
 from fdta.model import checkpoint
 from fdta.model.detector import DEPTH_PARTS, DeformableDetector
 from fdta.model.fdta import FDTA
-from fdta.model.weights import PUBLISHED_DETECTOR, from_published, to_published
-from fdta.params import (
-    DETECTOR,
+from fdta.model.settings import (
     AssociationSettings,
     BackboneSettings,
     DetectorSettings,
     IdentitySettings,
-    Settings,
+    ModelSettings,
     SpatialSettings,
     TemporalSettings,
-    settings_from_dict,
-    settings_to_dict,
 )
+from fdta.model.weights import PUBLISHED_DETECTOR, from_published, to_published
+from fdta.names import DETECTOR
+from fdta.settings import to_plain
 
 COCO_CLASSES = {"person": 1, "bird": 15}
 """Index of each class that the paper's data sets need, among COCO's."""
@@ -47,8 +46,10 @@ class Published:
     kind: Kind
     run: str
     """Name of the run that it becomes; ends in ``/detector`` for a detector alone."""
-    settings: Settings
-    """Read from the shapes; what they do not tell has its default."""
+    settings: ModelSettings
+    """Read from the shapes, with defaults for the rest; or as `export_checkpoint` wrote them."""
+    plain_settings: dict[str, Any]
+    """Settings of the run, for the checkpoint that it becomes."""
     state: dict[str, Tensor]
     """State dict of an `FDTA`, or of a `DeformableDetector` for a detector alone."""
     missing: tuple[str, ...]
@@ -79,10 +80,11 @@ def read_published(path: Path, class_index: int | None = None) -> Published:
     kind = _kind(state)
     ours = wrapper.get(_OURS)
     if ours is None:
-        settings = read_settings(state, path)
+        plain = to_plain(settings_of(state, path))
         run = f"{path.stem}/{DETECTOR}" if kind == "Deformable DETR" else f"imported/{path.stem}"
     else:
-        settings, run = _ours(ours, path)
+        plain, run = _ours(ours, path)
+    settings = checkpoint.model_settings(plain, path)
     missing = []
     if kind == "FDTA" and not any(name.startswith("identity_adapter.") for name in state):
         missing.append("Identity Adapter (serves in training only; published checkpoints do not hold it)")
@@ -90,7 +92,7 @@ def read_published(path: Path, class_index: int | None = None) -> Published:
         missing.append("depths of the bins (computed)")
     if kind == "Deformable DETR":
         state = {name.removeprefix("detector."): tensor for name, tensor in state.items()}
-    return Published(kind, run, settings, state, tuple(missing), tuple(left_out))
+    return Published(kind, run, settings, plain, state, tuple(missing), tuple(left_out))
 
 
 def import_checkpoint(path: Path, output: Path, class_index: int | None = None) -> Published:
@@ -107,7 +109,7 @@ def import_checkpoint(path: Path, output: Path, class_index: int | None = None) 
         else FDTA(settings)
     )
     checkpoint.fill(model, found.state, path, new=("bin_values",))
-    checkpoint.save_model(output, model, settings, found.run)
+    checkpoint.save_model(output, model, found.plain_settings, found.run)
     return found
 
 
@@ -137,7 +139,7 @@ def export_checkpoint(path: Path, output: Path) -> str:
     entries = {"model": model, "optimizer": None, "scheduler": None, "states": {}}
     if criterion:
         entries[_CRITERION] = criterion
-    entries[_OURS] = {"run": value["run"], "settings": settings_to_dict(checkpoint.load_settings(value, path))}
+    entries[_OURS] = {"run": value["run"], "settings": value["settings"]}
     checkpoint.save(output, entries)
     return value["run"]
 
@@ -163,7 +165,7 @@ def load_detector(path: Path, class_index: int) -> dict[str, Tensor]:
     }
 
 
-def read_settings(state: Mapping[str, Tensor], path: Path) -> Settings:
+def settings_of(state: Mapping[str, Tensor], path: Path) -> ModelSettings:
     """Settings that a state dict of an `FDTA`, or of its detector, tells by its shapes.
 
     Shapes do not tell the heads of the detector and of the Temporal Adapter, the groups of the group norms, the frozen
@@ -249,7 +251,7 @@ def read_settings(state: Mapping[str, Tensor], path: Path) -> Settings:
             parts["identity"] = IdentitySettings(
                 enabled=_kind(state) == "FDTA", feature_extractor=has("identity_adapter.")
             )
-        return Settings(**parts)
+        return ModelSettings(**parts)
     except ValueError as error:
         raise InputError(f"{path}: its shapes fit no model: {error}") from None
 
@@ -284,13 +286,14 @@ def _our_names(
     return state, wrapper, left_out
 
 
-def _ours(entry: Any, path: Path) -> tuple[Settings, str]:
+def _ours(entry: Any, path: Path) -> tuple[dict[str, Any], str]:
     """Settings and run of a file that `export_checkpoint` wrote."""
     run = entry.get("run") if isinstance(entry, Mapping) else None
     # Tracks go to a folder of the run's name, which must not lead elsewhere.
     if not isinstance(run, str) or not re.fullmatch(r"[^./][^/]*(/[^./][^/]*)+", run) or "settings" not in entry:
         raise InputError(f"{path}: its entry {_OURS!r} is not as `fdta weights export` writes it; remove or mend it")
-    return settings_from_dict(entry["settings"], str(path)), run
+    checkpoint.model_settings(entry["settings"], path)
+    return dict(entry["settings"]), run
 
 
 def _kind(state: Mapping[str, Tensor]) -> Kind:

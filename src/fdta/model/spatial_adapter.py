@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from fdta.depth.bins import bin_values
 from fdta.model.layers import Attention, GroupNorm, Linear
-from fdta.params import SpatialSettings
+from fdta.model.settings import SpatialSettings
 
 
 @dataclass

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fdta.model.layers import Attention, Linear
-from fdta.params import TemporalSettings
+from fdta.model.settings import TemporalSettings
 
 
 class TemporalAdapter(nn.Module):

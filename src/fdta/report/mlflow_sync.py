@@ -37,11 +37,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from fdta.evaluate.score import COMBINED
+from fdta.experiment.params import Experiment
+from fdta.experiment.plan import FULL, history_path, scores_path, seeds_with, similarity_path
 from fdta.files import write_json
-from fdta.params import BASELINES, DETECTOR, Params, Run, settings_to_dict
+from fdta.names import BASELINES, DETECTOR, Run
 from fdta.report.measured import commit, read_history, read_json
 from fdta.report.mlflow_model import link_or_copy, write_model
-from fdta.report.runs import FULL, history_path, scores_path, seeds_with, similarity_path
+from fdta.settings import to_plain
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -141,7 +143,7 @@ class State:
     """Why not."""
 
 
-def sync(params: Params, root: Path, tracking_uri: str | None = None) -> State:
+def sync(params: Experiment, root: Path, tracking_uri: str | None = None) -> State:
     """Send what MLflow does not have of the benchmark's runs: detectors, variants and baselines.
 
     Trainings that are under way are sent as far as their history is written. Where MLflow is not installed or fails, a
@@ -189,9 +191,9 @@ def write_state(path: Path, state: State) -> None:
         write_json(path, value)
 
 
-def _local_runs(params: Params, root: Path, dataset: str) -> list[LocalRun]:
+def _local_runs(params: Experiment, root: Path, dataset: str) -> list[LocalRun]:
     """The detector, then variants and baselines in the order of params.yaml, with every seed that left a file."""
-    split = params.benchmark.dataset(dataset).test_split
+    split = params.dataset(dataset).test_split
     models = root / "models" / dataset
     found = []
 
@@ -210,10 +212,10 @@ def _local_runs(params: Params, root: Path, dataset: str) -> list[LocalRun]:
         return model if model.is_file() and not under_way else None
 
     if (models / "detector.pt").is_file() or (models / "detector-history.jsonl").is_file():
-        settings = settings_to_dict(params.settings(dataset, DETECTOR))
+        settings = to_plain(params.settings(dataset, DETECTOR))
         add(Run(dataset, DETECTOR), settings, finished(models / "detector.pt"), models / "detector-history.jsonl")
     for variant in params.variants:
-        settings = settings_to_dict(params.settings(dataset, variant))
+        settings = to_plain(params.settings(dataset, variant))
         seeds = {seed for file in ("model.pt", "history.jsonl") for seed in seeds_with(models / variant, file)}
         for seed in sorted(seeds):
             run = Run(dataset, variant, seed)
@@ -227,7 +229,7 @@ def _local_runs(params: Params, root: Path, dataset: str) -> list[LocalRun]:
 
 
 def _sync_dataset(
-    client: MlflowClient, params: Params, dataset: str, runs: list[LocalRun], root: Path, state: State
+    client: MlflowClient, params: Experiment, dataset: str, runs: list[LocalRun], root: Path, state: State
 ) -> None:
     """Send the runs of one data set, noting each in `state`."""
     experiment = _experiment(client, f"fdta/{params.benchmark.name}/{dataset}", root)
@@ -409,7 +411,7 @@ def _delete_models(client: MlflowClient, experiment: str, run_id: str) -> None:
 
 
 def _describe(
-    client: MlflowClient, params: Params, dataset: str, experiment: str, runs: list[LocalRun], ids: dict[str, str]
+    client: MlflowClient, params: Experiment, dataset: str, experiment: str, runs: list[LocalRun], ids: dict[str, str]
 ) -> None:
     """Give the experiment views of the runs of each table, and links to them in one line, for MLflow shows no more."""
     tags, charts, lists, side_by_side = {}, [], [], []

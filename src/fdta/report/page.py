@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from fdta.errors import InputError
+from fdta.experiment.paper import Paper, PaperTable, read_paper
+from fdta.experiment.params import Experiment
+from fdta.experiment.plan import BASE, FULL, figure_datasets, page_figures
+from fdta.experiment.settings import Settings
 from fdta.files import write_text
 from fdta.machine import machine
-from fdta.params import BASELINES, Params, Settings, settings_to_dict
+from fdta.names import BASELINES
 from fdta.report.measured import commit, read_json
-from fdta.report.paper import Paper, PaperTable, read_paper
-from fdta.report.runs import BASE, FULL, figure_datasets, page_figures
 from fdta.report.tables import (
     DASH,
     DEPTH_COSTS_TITLE,
@@ -47,6 +49,7 @@ from fdta.report.tables import (
     table_title,
     text_of,
 )
+from fdta.settings import to_plain
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -92,7 +95,7 @@ class Table:
     notes: list[Markup] = field(default_factory=list)
 
 
-def write_page(params: Params, root: Path, output: Path) -> None:
+def write_page(params: Experiment, root: Path, output: Path) -> None:
     """Write the page `output`, with the figures that lie in ``figures/`` beside it.
 
     Args:
@@ -149,7 +152,7 @@ def _glance(results: Results) -> list[dict[str, str | int]]:
     """HOTA of the best baseline, base and full on each data set."""
     rows = []
     for dataset in figure_datasets(results.params):
-        data = results.benchmark.dataset(dataset)
+        data = results.params.dataset(dataset)
         base, full = (results.measured(dataset, "", variant, "HOTA") for variant in (BASE, FULL))
         baselines = {method: results.measured(dataset, "", method, "HOTA") for method in BASELINES}
         best = max((found.mean, method) for method, found in (baselines | {"": Measured((0.0,))}).items() if found)
@@ -269,13 +272,13 @@ def _similarity_table(results: Results, paper: Paper) -> Table:
     return Table("similarity", SIMILARITY_TITLE, marked(text), columns, list(lines.items()))
 
 
-def _variants(params: Params) -> list[tuple[str, Markup]]:
+def _variants(params: Experiment) -> list[tuple[str, Markup]]:
     """Each variant, and what it changes of the full model on the first data set that the figures show."""
     shown = figure_datasets(params) or tuple(params.benchmark.datasets)
-    full = _flat(settings_to_dict(params.settings(shown[0], FULL)))
+    full = _flat(to_plain(params.settings(shown[0], FULL)))
     told = []
     for variant in params.variants:
-        settings = _flat(settings_to_dict(params.settings(shown[0], variant)))
+        settings = _flat(to_plain(params.settings(shown[0], variant)))
         changes = [f"`{key}: {json.dumps(value)}`" for key, value in settings.items() if full[key] != value]
         told.append((variant, marked(", ".join(changes) or "nothing")))
     return told
@@ -290,4 +293,4 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _yaml(settings: Settings) -> str:
-    return yaml.safe_dump(settings_to_dict(settings), sort_keys=False, default_flow_style=None, width=100)
+    return yaml.safe_dump(to_plain(settings), sort_keys=False, default_flow_style=None, width=100)

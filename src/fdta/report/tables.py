@@ -19,12 +19,9 @@ from typing import Any
 from fdta.data.motchallenge import read_split
 from fdta.errors import InputError
 from fdta.evaluate.score import COMBINED, paired_difference
-from fdta.files import write_json, write_text
-from fdta.machine import machine
-from fdta.params import DETECTOR, Params, Run
-from fdta.report.measured import commit, read_history, read_json
-from fdta.report.paper import COMPARED, Paper, PaperRow, PaperTable, read_paper
-from fdta.report.runs import (
+from fdta.experiment.paper import COMPARED, Paper, PaperRow, PaperTable, read_paper
+from fdta.experiment.params import Experiment
+from fdta.experiment.plan import (
     COMPLEMENTARY,
     FULL,
     METRICS,
@@ -42,7 +39,11 @@ from fdta.report.runs import (
     table_inputs,
     table_runs,
 )
-from fdta.report.server import ServerScores, read_server_scores
+from fdta.files import write_json, write_text
+from fdta.machine import machine
+from fdta.names import DETECTOR, Run
+from fdta.report.measured import commit, read_history, read_json
+from fdta.report.server_scores import ServerScores, read_server_scores
 from fdta.track.submission import submission_digest
 
 __all__ = ["table_baselines", "table_inputs", "table_runs", "write_tables"]
@@ -127,7 +128,7 @@ class SeedNoise:
         return 2 * math.sqrt(2) * self.deviation / math.sqrt(seeds)
 
 
-def write_tables(params: Params, root: Path, output: Path) -> None:
+def write_tables(params: Experiment, root: Path, output: Path) -> None:
     """Write the page `output`, and beside it ``tables/TABLE.csv`` for each table,
     ``tables/{depth-cost,similarity}.csv``, and for DVC ``metrics.json`` and ``training.csv``.
 
@@ -166,7 +167,7 @@ def write_tables(params: Params, root: Path, output: Path) -> None:
 class Results:
     """What the runs of a benchmark left under `root`, read once."""
 
-    def __init__(self, params: Params, root: Path) -> None:
+    def __init__(self, params: Experiment, root: Path) -> None:
         self.params, self.root, self.benchmark = params, root, params.benchmark
         self.json = cache(read_json)
         self.server = read_server_scores(params, self.root)
@@ -244,20 +245,20 @@ class Results:
         """Whether the split that is scored was also trained on."""
         if dataset is None or measured_by not in self.params.variants or self.server_scores(dataset, measured_by):
             return False
-        return self.benchmark.dataset(dataset).test_split in self.params.settings(dataset, measured_by).training_splits
+        return self.params.dataset(dataset).test_split in self.params.settings(dataset, measured_by).training_splits
 
     def scored_on(self, dataset: str | None, measured_by: str | None) -> tuple[str, bool, str]:
         """The split of the scores, whether a server gave them, and their mark."""
         if dataset is None or measured_by is None:
             return "", False, ""
-        submitted, here = self.params.submission_split(dataset), self.benchmark.dataset(dataset).test_split
+        submitted, here = self.params.submission_split(dataset), self.params.dataset(dataset).test_split
         if submitted and self.server_scores(dataset, measured_by):
             return submitted, True, " †"
         return here, False, " ‡" if submitted else ""
 
     def frames(self, dataset: str) -> int | None:
         """Frames of the test split; None where it is neither rendered nor here in full."""
-        data = self.benchmark.dataset(dataset)
+        data = self.params.dataset(dataset)
         if data.render:
             return data.splits[data.test_split] * data.render.frames
         try:
@@ -330,7 +331,7 @@ def measurement_notes(results: Results) -> list[str]:
     ]
     partial = []
     for run in runs + table_baselines(params):
-        data = benchmark.dataset(run.dataset)
+        data = params.dataset(run.dataset)
         scores, sequences = results.scores(run), data.splits[data.test_split]
         if scores and len(scores) - 1 != sequences:
             partial.append(f"`{run}` ({len(scores) - 1} of {sequences})")
@@ -350,7 +351,7 @@ def dataset_table(results: Results) -> tuple[list[str], list[list[str]]]:
     header = ["data set", "what it is", "beside the paper's", "split", "sequences", "frames", "detector starts from"]
     cells = []
     for name in dict.fromkeys(run.dataset for run in table_runs(params)):
-        data = benchmark.dataset(name)
+        data = params.dataset(name)
         sequences, frames = data.splits[data.test_split], results.frames(name) or DASH
         start = f"`{data.detector_start}`" if data.detector_start else "random weights"
         if data.detector_start in benchmark.datasets:
@@ -401,7 +402,7 @@ def table_notes(results: Results, table: PaperTable, name: str, rows: list[Row])
     if dataset is None:
         place = f"There is no such data set in this benchmark: nothing stands beside the paper's {settings.dataset}."
     else:
-        data = results.benchmark.dataset(dataset)
+        data = results.params.dataset(dataset)
         place = f"Here: `{dataset}` ({data.title}), {data.test_split}."
         place = place if dataset == settings.dataset else f"Paper: {settings.dataset}, test. {place}"
         if submitted := results.params.submission_split(dataset):
@@ -541,7 +542,7 @@ def depth_costs(results: Results, paper: Paper) -> list[dict[str, Any]]:
     """A record for each data set: what its pseudo depth cost, the paper's and ours."""
     records = []
     for dataset, path in depth_costs_paths(results.params, results.root).items():
-        data, sequences = results.benchmark.dataset(dataset), (results.json(path) or {}).values()
+        data, sequences = results.params.dataset(dataset), (results.json(path) or {}).values()
         seconds = [cost["seconds"] for cost in sequences if cost["seconds"] is not None]
         published = paper.depth_costs.get(data.counterpart or "", {})
         records.append(

@@ -11,10 +11,12 @@ from tqdm import tqdm
 
 from fdta.data.motchallenge import Sequence, read_split
 from fdta.errors import InputError
+from fdta.experiment.params import Experiment
+from fdta.experiment.settings import Settings
 from fdta.files import digest, write_json
 from fdta.model import checkpoint
 from fdta.model.detector import DeformableDetector
-from fdta.params import DETECTOR, Params, Run, Settings
+from fdta.names import DETECTOR, Run
 from fdta.track.detections import Detections, write_detections
 from fdta.track.sequence import corners, read_images
 
@@ -24,7 +26,7 @@ CHUNK = 8
 logger = logging.getLogger(__name__)
 
 
-def detect_split(params: Params, dataset: str, split: str, root: Path, device: torch.device) -> Path:
+def detect_split(params: Experiment, dataset: str, split: str, root: Path, device: torch.device) -> Path:
     """Detect the objects of every sequence of a split with ``models/DATASET/detector.pt``.
 
     They go to ``detections/DATASET/detector/seed-0/SPLIT/SEQUENCE.npz``; ``summary.json`` beside them is written last.

@@ -11,9 +11,9 @@ import torch
 
 from fdta.data.images import resized_size, to_network
 from fdta.errors import InputError
+from fdta.experiment.settings import Settings
 from fdta.model.fdta import FDTA
 from fdta.model.inference import optimized, precision
-from fdta.params import Settings
 from fdta.track.run import load_run
 from fdta.track.sequence import corners, watching
 from fdta.track.tracker import OnlineTracker

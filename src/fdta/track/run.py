@@ -10,10 +10,13 @@ import torch
 
 from fdta.data.motchallenge import sequence_map_path
 from fdta.errors import InputError
+from fdta.experiment.params import Experiment
+from fdta.experiment.settings import Settings
 from fdta.files import digest, write_json
 from fdta.model import checkpoint
 from fdta.model.fdta import FDTA
-from fdta.params import Params, Run, Settings, settings_to_dict
+from fdta.names import Run
+from fdta.settings import read_settings, to_plain
 from fdta.sources import code_digest
 from fdta.track.sequence import Part, Unfinished, track_split
 
@@ -46,11 +49,11 @@ def load_run(
     path = Path(weights)
     if path.is_file() or path.suffix:
         state = checkpoint.load(path)
-        settings = checkpoint.load_settings(state, path)
+        settings = read_settings(Settings, state["settings"], "settings", path)
     else:
         run = Run.parse(weights)
         path = root / "models" / str(run) / "model.pt"
-        settings = Params(params, benchmark).settings(run.dataset, run.variant)
+        settings = Experiment(params, benchmark).settings(run.dataset, run.variant)
         state = checkpoint.load(path)
     if "run" not in state or state["run"].endswith("/detector"):
         raise InputError(f"{path}: a detector alone cannot track; give a run such as dance/full/seed-0")
@@ -94,7 +97,7 @@ def track_folder(
 
 def _origin(model: FDTA, settings: Settings, folder: Path, device: torch.device) -> str:
     """What tracks are made of: weights, settings, data, code and kind of device."""
-    found = hashlib.sha256(json.dumps(settings_to_dict(settings)).encode())
+    found = hashlib.sha256(json.dumps(to_plain(settings)).encode())
     for name, tensor in model.state_dict().items():
         found.update(f"{name} {tensor.dtype}".encode())
         found.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

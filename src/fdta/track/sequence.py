@@ -17,12 +17,13 @@ from tqdm import tqdm
 from fdta.data.images import resized_size, to_network
 from fdta.data.motchallenge import Boxes, Sequence, read_split, write_boxes
 from fdta.errors import InputError
+from fdta.experiment.settings import Settings
 from fdta.files import write_json
 from fdta.model.detector import DeformableDetector, LayerOutput
 from fdta.model.fdta import FDTA
 from fdta.model.graphs import Graphed
-from fdta.params import Settings, TrackerSettings
 from fdta.track.detections import Detections, write_detections
+from fdta.track.settings import TrackerSettings
 from fdta.track.tracker import OnlineTracker
 
 logger = logging.getLogger(__name__)

@@ -18,8 +18,9 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from fdta.experiment.settings import Settings
 from fdta.model.graphs import Graphed
-from fdta.params import Settings, TrackerSettings
+from fdta.track.settings import TrackerSettings
 
 CANDIDATES = 64
 """Detections that are looked at in one transfer from a GPU at first; doubled while there are more objects."""

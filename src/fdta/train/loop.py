@@ -23,10 +23,10 @@ from fdta.distributed import average_gradients, gather, rank, world_size
 from fdta.errors import InputError
 from fdta.files import write_text
 from fdta.model import checkpoint
-from fdta.params import TrainingSettings
 from fdta.train.batches import Plan, load
 from fdta.train.interruption import Stopped, StopRequest
 from fdta.train.optimizer import build_optimizer, clip_gradients, rate_factor
+from fdta.train.settings import TrainingSettings
 
 LINE_STEPS = 100
 """Steps between the lines that are printed where nobody watches a progress bar."""

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from fdta.data.clips import ClipBatch
 from fdta.data.identities import IGNORED, assign_identities, target_labels
 from fdta.distributed import gather, rank, share, world_size
+from fdta.experiment.settings import Settings
 from fdta.loss.association import association_loss
 from fdta.loss.attributes import AttributeHeads, attribute_loss
 from fdta.loss.contrastive import identity_loss, match_quality
@@ -21,7 +22,7 @@ from fdta.loss.matching import Matching, match
 from fdta.model.detector import DeformableDetector, DetectorOutput, LayerOutput
 from fdta.model.fdta import FDTA
 from fdta.model.inference import PRECISIONS, optimized_detector
-from fdta.params import Settings, TrainingSettings
+from fdta.train.settings import TrainingSettings
 
 
 class DetectorObjective:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from fdta.params import TrainingSettings
+from fdta.train.settings import TrainingSettings
 
 
 def build_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:

@@ -7,6 +7,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,18 +16,21 @@ import torch
 from torch import nn
 
 from fdta.data.clips import ClipDataset
-from fdta.data.figures import ATTRIBUTES
 from fdta.data.motchallenge import read_split, write_boxes
 from fdta.distributed import rank
 from fdta.errors import InputError
 from fdta.evaluate.detection import average_precision
 from fdta.evaluate.score import COMBINED, score
+from fdta.experiment.params import Experiment
+from fdta.experiment.settings import Settings
 from fdta.loss.attributes import AttributeHeads
 from fdta.model import checkpoint
 from fdta.model.detector import DEPTH_PARTS, DeformableDetector
 from fdta.model.fdta import FDTA
 from fdta.model.published import load_detector
-from fdta.params import DETECTOR, Params, Run, Settings, settings_to_dict
+from fdta.names import DETECTOR, Run
+from fdta.settings import to_plain
+from fdta.synthetic.bodies import ATTRIBUTES
 from fdta.track.sequence import read_images, track_sequence
 from fdta.train.loop import finish, fit
 from fdta.train.objectives import DetectorObjective, TrackerObjective
@@ -35,7 +39,7 @@ _logger = logging.getLogger(__name__)
 
 
 def train_detector(
-    params: Params, dataset: str, root: Path, device: torch.device, workers: int, again: bool = False
+    params: Experiment, dataset: str, root: Path, device: torch.device, workers: int, again: bool = False
 ) -> None:
     """Train the detector of `dataset` alone, to ``models/DATASET/{detector.pt, detector-history.jsonl}``.
 
@@ -45,7 +49,7 @@ def train_detector(
     Raises:
         InputError: data or start cannot be read; see also `fit`.
     """
-    settings, data = params.settings(dataset, DETECTOR), params.benchmark.dataset(dataset)
+    settings, data = params.settings(dataset, DETECTOR), params.dataset(dataset)
     folder = root / "models" / dataset
     torch.manual_seed(0)
     detector = DeformableDetector(settings.backbone, settings.detector, settings.spatial)
@@ -90,7 +94,7 @@ def train_detector(
 
 
 def train_tracker(
-    params: Params, run: Run, root: Path, device: torch.device, workers: int, again: bool = False
+    params: Experiment, run: Run, root: Path, device: torch.device, workers: int, again: bool = False
 ) -> None:
     """Train one run, to ``models/RUN/{model.pt, history.jsonl}``. It starts from the data set's detector.
 
@@ -99,7 +103,7 @@ def train_tracker(
     Raises:
         InputError: data or detector cannot be read, or the detector does not fit the settings; see also `fit`.
     """
-    settings, data = params.settings(run.dataset, run.variant), params.benchmark.dataset(run.dataset)
+    settings, data = params.settings(run.dataset, run.variant), params.dataset(run.dataset)
     folder = root / "models" / str(run)
     torch.manual_seed(run.seed)
     model = FDTA(settings)
@@ -138,7 +142,7 @@ def train_tracker(
 
 def _origin(settings: Settings, model: nn.Module, clips: ClipDataset, seed: int) -> str:
     """What a training is made of: its settings, data, starting weights and seed."""
-    digest = hashlib.sha256(json.dumps([settings_to_dict(settings), clips.digest(), seed]).encode())
+    digest = hashlib.sha256(json.dumps([to_plain(settings), clips.digest(), seed]).encode())
     for tensor in model.state_dict().values():
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
@@ -178,7 +182,7 @@ def _detector_validation(
             rows = sequence.ground_truth()
             scale = torch.tensor([sequence.width, sequence.height] * 2, dtype=torch.float32)
             for frames in np.array_split(np.arange(1, sequence.frames + 1, 4), -(-sequence.frames // 32)):
-                images = read_images(sequence, frames, settings.tracker).to(device)
+                images = read_images(sequence, frames, settings.validation).to(device)
                 output = detector(images, torch.zeros_like(images[:, 0], dtype=torch.bool))
                 scores += list(output.logits.sigmoid().amax(-1).cpu())
                 boxes += list(output.boxes_cxcywh.cpu())
@@ -207,7 +211,7 @@ def _tracker_validation(
         sequences = read_split(folder)[: settings.training.validate_sequences]
         with tempfile.TemporaryDirectory() as temporary:
             for sequence in sequences:
-                tracks, _ = track_sequence(model, sequence, settings, device)
+                tracks, _ = track_sequence(model, sequence, replace(settings, tracker=settings.validation), device)
                 write_boxes(Path(temporary) / f"{sequence.name}.txt", tracks)
             combined = score(folder, Path(temporary), [sequence.name for sequence in sequences])[COMBINED]
         return {name: combined[name] for name in ("HOTA", "DetA", "AssA", "MOTA", "IDF1")}

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from fdta.params import Params, ParamsError
+from fdta.experiment.params import Experiment
+from fdta.experiment.plan import figure_datasets
 from fdta.report.figures import depth, embeddings, interactions, statistics, tracks
 from fdta.report.figures.style import Drawing, styled, write_drawing
-from fdta.report.runs import figure_datasets
+from fdta.settings import ParamsError
 
-DRAWERS: dict[str, Callable[[Params, Path, tuple[str, ...]], Drawing]] = {
+DRAWERS: dict[str, Callable[[Experiment, Path, tuple[str, ...]], Drawing]] = {
     "similarity": statistics.similarity,
     "depth": depth.depth,
     "tracks": tracks.tracks,
@@ -24,8 +25,8 @@ DRAWERS: dict[str, Callable[[Params, Path, tuple[str, ...]], Drawing]] = {
 }
 
 
-def draw(name: str, params: Params, root: Path, datasets: tuple[str, ...], output: Path) -> None:
-    """Draw figure `name` (one of `fdta.report.runs.FIGURES`) of `datasets` to `output`, a .png or .webp file.
+def draw(name: str, params: Experiment, root: Path, datasets: tuple[str, ...], output: Path) -> None:
+    """Draw figure `name` (one of `fdta.experiment.plan.FIGURES`) of `datasets` to `output`, a .png or .webp file.
 
     Raises:
         ParamsError: a data set has no runs of `base` and `full`.

@@ -10,9 +10,12 @@ import torch
 
 from fdta.data.motchallenge import Sequence, read_split
 from fdta.depth.bins import bin_index
+from fdta.experiment.params import Experiment
+from fdta.experiment.plan import FULL
+from fdta.experiment.settings import Settings
 from fdta.model.detector import DetectorOutput
 from fdta.model.fdta import FDTA
-from fdta.params import Params, Run, Settings
+from fdta.names import Run
 from fdta.report.figures.attention import attention_weights
 from fdta.report.figures.style import (
     INK,
@@ -25,7 +28,6 @@ from fdta.report.figures.style import (
     say_in,
     show_image,
 )
-from fdta.report.runs import FULL
 from fdta.track.run import load_run
 from fdta.track.sequence import corners, read_images
 
@@ -37,7 +39,7 @@ QUERIES = 3
 """The nearest, middle and farthest."""
 
 
-def depth(params: Params, root: Path, datasets: tuple[str, ...]) -> Drawing:
+def depth(params: Experiment, root: Path, datasets: tuple[str, ...]) -> Drawing:
     """Frame, depth predicted by the Spatial Adapter of `full`, and pseudo depth (paper Fig. 5 and 10)."""
     title = "Predicted and pseudo depth"
     each = max(1, ROWS // len(datasets))
@@ -46,7 +48,7 @@ def depth(params: Params, root: Path, datasets: tuple[str, ...]) -> Drawing:
         model, settings = _load(params, root, dataset)
         if model.detector.spatial_adapter is None:
             continue
-        sequences = read_split(root / "data" / dataset / params.benchmark.dataset(dataset).validation_split)
+        sequences = read_split(root / "data" / dataset / params.dataset(dataset).validation_split)
         shown += [(dataset, _depth_pair(model, settings, sequence)) for sequence in sequences[:each]]
         step = -(-len(sequences) // MEASURED)
         pairs = [_depth_pair(model, settings, sequence) for sequence in sequences[::step]]
@@ -72,7 +74,7 @@ def depth(params: Params, root: Path, datasets: tuple[str, ...]) -> Drawing:
         axes[0, column].set_title(name)
     bar = figure.colorbar(drawn, ax=axes, location="right", shrink=0.5, aspect=30, pad=0.015)
     bar.set_label("inverse depth: nearer is brighter")
-    places = {f"`{params.benchmark.dataset(dataset).validation_split}`" for dataset in datasets}
+    places = {f"`{params.dataset(dataset).validation_split}`" for dataset in datasets}
     caption = (
         "The depth that the Spatial Adapter of full predicts, one value for 8 x 8 pixels of its input, beside the"
         " pseudo depth that it learned from (paper Fig. 5 and 10); frames of the split"
@@ -90,7 +92,7 @@ def depth(params: Params, root: Path, datasets: tuple[str, ...]) -> Drawing:
     return Drawing(figure, title, caption, alt)
 
 
-def depth_attention(params: Params, root: Path, datasets: tuple[str, ...]) -> Drawing:
+def depth_attention(params: Experiment, root: Path, datasets: tuple[str, ...]) -> Drawing:
     """Where chosen object queries of `full` look in the depth features, last decoder layer (paper Fig. 11)."""
     title = "Depth attention"
     attended = {dataset: _attended(params, root, dataset) for dataset in datasets}
@@ -184,7 +186,7 @@ class _Attended:
     """Share of the frame that these boxes cover."""
 
 
-def _load(params: Params, root: Path, dataset: str) -> tuple[FDTA, Settings]:
+def _load(params: Experiment, root: Path, dataset: str) -> tuple[FDTA, Settings]:
     run = Run(dataset, FULL, params.benchmark.seeds[0])
     model, settings, _ = load_run(str(run), root, params.path, params.benchmark.name, torch.device("cpu"))
     return model, settings
@@ -213,12 +215,12 @@ def _depth_pair(model: FDTA, settings: Settings, sequence: Sequence) -> _DepthPa
     )
 
 
-def _attended(params: Params, root: Path, dataset: str) -> _Attended | None:
+def _attended(params: Experiment, root: Path, dataset: str) -> _Attended | None:
     """Of the middle frame of the first test sequence; None where the model does not attend to depth."""
     model, settings = _load(params, root, dataset)
     if settings.spatial.placement == "none" or not settings.spatial.enabled:
         return None
-    sequence = read_split(root / "data" / dataset / params.benchmark.dataset(dataset).test_split)[0]
+    sequence = read_split(root / "data" / dataset / params.dataset(dataset).test_split)[0]
     frame = sequence.frames // 2 + 1
     with attention_weights([model.detector.decoder[-1].depth_attention]) as weights:
         output = _detect(model, settings, sequence, frame)

@@ -8,10 +8,11 @@ import numpy as np
 
 from fdta.data.motchallenge import read_split
 from fdta.errors import InputError
-from fdta.params import Params, Run
+from fdta.experiment.params import Experiment
+from fdta.experiment.plan import BASE, FULL
+from fdta.names import Run
 from fdta.report.figures.observed import cosines, read_tracked
 from fdta.report.figures.style import Drawing, identity_style, new_figure, row_label, say_in
-from fdta.report.runs import BASE, FULL
 
 SEED = 0
 PERPLEXITY = 30
@@ -19,12 +20,12 @@ FEWEST = 8
 """Embeddings below which there is nothing to lay out."""
 
 
-def embeddings(params: Params, root: Path, datasets: tuple[str, ...]) -> Drawing:
+def embeddings(params: Experiment, root: Path, datasets: tuple[str, ...]) -> Drawing:
     """t-SNE of the embeddings of base and full in the same sequence, coloured by ground-truth identity."""
     figure, axes = new_figure(6.4, 2, len(datasets))
     told = []
     for column, dataset in enumerate(datasets):
-        sequence = read_split(root / "data" / dataset / params.benchmark.dataset(dataset).test_split)[0]
+        sequence = read_split(root / "data" / dataset / params.dataset(dataset).test_split)[0]
         names = np.unique(sequence.ground_truth().identities)
         axes[0, column].set_title(f"{dataset}: {sequence.name}")
         values = []

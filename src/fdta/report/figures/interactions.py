@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from fdta.data.motchallenge import Sequence, read_boxes, read_split
+from fdta.experiment.params import Experiment
+from fdta.experiment.plan import FULL
 from fdta.model.fdta import FDTA
-from fdta.params import Params, Run
+from fdta.names import Run
 from fdta.report.figures.attention import attention_weights
 from fdta.report.figures.observed import read_tracked
 from fdta.report.figures.style import MAP, Drawing, listed, new_figure, nothing_to_show, row_label, say_in
-from fdta.report.runs import FULL
 from fdta.track.run import load_run
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class _Window:
     """(T,) bool."""
 
 
-def interactions(params: Params, root: Path, datasets: tuple[str, ...]) -> Drawing:
+def interactions(params: Experiment, root: Path, datasets: tuple[str, ...]) -> Drawing:
     """Attention weights over the history of single tracks that were lost for some frames, in the last layer."""
     title = "Temporal interaction weights"
     figure, axes = new_figure(2.25 * len(datasets) + 0.5, len(datasets), TRAJECTORIES)
@@ -48,7 +49,7 @@ def interactions(params: Params, root: Path, datasets: tuple[str, ...]) -> Drawi
         model, settings, _ = load_run(str(run), root, params.path, params.benchmark.name, torch.device("cpu"))
         if model.temporal_adapter is None:
             return nothing_to_show(title, f"`{FULL}` has no Temporal Adapter in these settings")
-        split = root / "data" / dataset / params.benchmark.dataset(dataset).test_split
+        split = root / "data" / dataset / params.dataset(dataset).test_split
         # As many frames as the tracker remembers.
         windows = _windows(root, run, split, settings.history - 1)
         row_label(axes[row, 0], f"{dataset}\nquery frame")

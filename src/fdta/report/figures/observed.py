@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 from fdta.data.motchallenge import Boxes, Sequence, read_boxes
 from fdta.errors import InputError
 from fdta.evaluate.matches import Matches, match
-from fdta.params import Run
+from fdta.names import Run
 from fdta.track.detections import read_detections
 
 ROUNDING = 0.1

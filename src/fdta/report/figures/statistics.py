@@ -8,17 +8,18 @@ import numpy as np
 
 from fdta.errors import InputError
 from fdta.evaluate.similarity import HIGH
-from fdta.params import DETECTOR, Params, Run
+from fdta.experiment.params import Experiment
+from fdta.experiment.plan import BASE, FULL, detector_history_path, history_path, similarity_path
+from fdta.names import DETECTOR, Run
 from fdta.report.figures.style import DASHES, ERROR, MODELS, PALE, Drawing, listed, new_figure, say_in
 from fdta.report.measured import read_history, read_json
-from fdta.report.runs import BASE, FULL, detector_history_path, history_path, similarity_path
 
 NAMES = {DETECTOR: "detector alone", BASE: "base (no adapters)", FULL: "full (SA + TA + IA)"}
 STEPS = 40
 """Points of a loss curve; each is the mean of the steps around it."""
 
 
-def similarity(params: Params, root: Path, datasets: tuple[str, ...]) -> Drawing:
+def similarity(params: Experiment, root: Path, datasets: tuple[str, ...]) -> Drawing:
     """Histograms of the cosine similarity between objects of one frame: detector, base and full (paper Fig. 1)."""
     figure, axes = new_figure(5.0, 3, len(datasets), sharex=True, sharey=True)
     lowest = 0.0
@@ -63,7 +64,7 @@ def similarity(params: Params, root: Path, datasets: tuple[str, ...]) -> Drawing
     return Drawing(figure, "Similarity between objects", caption, alt.replace("`", ""))
 
 
-def training(params: Params, root: Path, datasets: tuple[str, ...]) -> Drawing:
+def training(params: Experiment, root: Path, datasets: tuple[str, ...]) -> Drawing:
     """Losses and validation scores of the detector, base and full."""
     figure, axes = new_figure(5.6, 3, len(datasets), sharey="row")
     told = []
@@ -118,7 +119,7 @@ def training(params: Params, root: Path, datasets: tuple[str, ...]) -> Drawing:
     return Drawing(figure, "Training", caption, alt)
 
 
-def _seed(params: Params, variant: str) -> int:
+def _seed(params: Experiment, variant: str) -> int:
     return 0 if variant == DETECTOR else params.benchmark.seeds[0]
 
 

@@ -10,7 +10,9 @@ import numpy as np
 
 from fdta.data.motchallenge import Sequence, read_split
 from fdta.evaluate.matches import NONE
-from fdta.params import Params, Run
+from fdta.experiment.params import Experiment
+from fdta.experiment.plan import BASE, FULL
+from fdta.names import Run
 from fdta.report.figures.observed import Tracked, cosines, read_tracked, read_tracks
 from fdta.report.figures.style import (
     ERROR,
@@ -26,7 +28,6 @@ from fdta.report.figures.style import (
     say_in,
     show_image,
 )
-from fdta.report.runs import BASE, FULL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,7 +60,7 @@ class _Place:
     """Those with none of the other run in the frames around it."""
 
 
-def tracks(params: Params, root: Path, datasets: tuple[str, ...]) -> Drawing:
+def tracks(params: Experiment, root: Path, datasets: tuple[str, ...]) -> Drawing:
     """Boxes and identities of base and full, errors marked, and the similarities of the objects under each frame."""
     title = f"Tracks: {listed(list(datasets))}"
     places = {dataset: _choose(params, root, dataset) for dataset in datasets}
@@ -153,13 +154,13 @@ def _told(dataset: str, place: _Place) -> str:
     )
 
 
-def _choose(params: Params, root: Path, dataset: str) -> _Place | None:
+def _choose(params: Experiment, root: Path, dataset: str) -> _Place | None:
     """The clearest window in which base errs and full does not; None where no sequence has so many frames.
 
     Among those, by preference one in which base saw the object right before its switch, then with the fewest objects
     without a track and tracks without an object, then an exchange; the first of equals.
     """
-    split = root / "data" / dataset / params.benchmark.dataset(dataset).test_split
+    split = root / "data" / dataset / params.dataset(dataset).test_split
     runs = [Run(dataset, variant, params.benchmark.seeds[0]) for variant in VARIANTS]
     total, alone = np.zeros(2, dtype=int), np.zeros(2, dtype=int)
     best: tuple[tuple[bool, bool, bool, int, int], _Place] | None = None

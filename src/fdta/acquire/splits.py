@@ -1,0 +1,209 @@
+"""Real data sets onto disk: downloaded or taken from what the user has, converted, verified, and only then in place.
+
+``ROOT/DATASET/SPLIT/`` appears whole; ``ROOT/DATASET/seqmaps/SPLIT.txt`` is written last and says that it was verified.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fdta.acquire.archives import is_archive, unpack
+from fdta.acquire.catalogue import Source
+from fdta.acquire.check import check_split, missing_sequences
+from fdta.acquire.convert import Published, is_part_of
+from fdta.acquire.download import Checksums, fetch, locked
+from fdta.data.motchallenge import sequence_folders, sequence_map_path, write_sequence_map
+from fdta.errors import InputError
+from fdta.files import whole_folder
+
+_LOG = logging.getLogger(__name__)
+
+
+def get_split(
+    name: str, source: Source, split: str, root: Path, downloads: Path, checksums: Checksums | None = None
+) -> Path:
+    """Make ``root/name/split`` stand, downloading what it needs; its folder.
+
+    A verified split is left alone; one without its sequence map, which the user put there, is verified and left as it
+    is. Archives go to ``downloads/name/`` and stay there, for the other splits.
+
+    Args:
+        name: of the data set.
+        source: what the catalogue tells of it.
+        split: its name in the catalogue.
+        root: folder of all data sets.
+        downloads: folder of all downloads.
+        checksums: record of what the catalogue does not know.
+
+    Raises:
+        InputError: what `fdta.acquire.download.fetch`, `unpack` and `Published` refuse; the split has another number of
+            sequences than the catalogue tells, or defects.
+    """
+    target = root / name / split
+    with _held(target):
+        if sequence_map_path(target).is_file():
+            return target
+        if not target.exists():
+            if source.folder is not None:
+                _take(name, source, split, Path(source.folder), target, checksums or Checksums())
+            else:
+                _download(name, source, split, target, downloads / name, checksums or Checksums())
+        _verify(source, split, target)
+    return target
+
+
+def import_splits(
+    name: str, source: Source, path: Path, root: Path, split: str | None = None, checksums: Checksums | None = None
+) -> dict[str, Path]:
+    """Make splits under ``root/name`` from what lies in `path`; their folders by name. `path` is not changed.
+
+    Args:
+        name: of the data set.
+        source: what the catalogue tells of it.
+        path: unpacked data set or split in its published form, or a folder with its archives, or an archive.
+        root: folder of all data sets.
+        split: the only one to take; None: all that are found.
+        checksums: record of what the catalogue does not know of archives.
+
+    Raises:
+        InputError: there is no such path, it holds none of the splits, or what `get_split` refuses; a split is there
+            already.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder; give what holds the data set or its archives")
+    taken: dict[str, Path] = {}
+    for each in source.splits if split is None else (split,):
+        target = root / name / each
+        with _held(target):
+            if target.exists():
+                if split is not None or not sequence_map_path(target).is_file():
+                    raise InputError(f"{target}: is there already; remove it first, or 'fdta data get {name} {each}'")
+                _LOG.info("%s: is there already, left as it is", target)
+                continue
+            if split is None and not _holds(source, each, path):
+                continue
+            _take(name, source, each, path, target, checksums or Checksums())
+            _verify(source, each, target)
+        taken[each] = target
+    if not taken and not all(sequence_map_path(root / name / each).is_file() for each in source.splits):
+        raise InputError(f"{path}: {_expected(source, source.splits)}")
+    return taken
+
+
+def _download(name: str, source: Source, split: str, target: Path, downloads: Path, checksums: Checksums) -> None:
+    archives = source.split_archives(split)
+    for archive, place in archives.items():
+        fetch(place, downloads / archive, f"{name}/{archive}", checksums)
+    with _scratch(target) as scratch:
+        trees = _unpacked([downloads / archive for archive in archives], source, split, scratch)
+        _convert(source, split, Published(source, split, trees), target, ", ".join(map(str, archives)))
+
+
+def _take(name: str, source: Source, split: str, path: Path, target: Path, checksums: Checksums) -> None:
+    """Make the split from the user's `path`."""
+    if path.is_dir():
+        published = Published(source, split, [path])
+        if not published.sequences and (len(source.splits) == 1 or not _archives_in(source, split, path)):
+            published = published.within(path)
+        if published.sequences:
+            _convert(source, split, published, target, str(path))
+            return
+    archives = _archives_in(source, split, path)
+    if not archives:
+        raise InputError(f"{path}: {_expected(source, [split])}")
+    for archive in archives:
+        if archive.name in source.archives:
+            checksums.check(archive, f"{name}/{archive.name}", source.archives[archive.name], record=False)
+    with _scratch(target) as scratch:
+        trees = _unpacked(archives, source, split, scratch)
+        _convert(source, split, Published(source, split, trees), target, str(path))
+
+
+def _holds(source: Source, split: str, path: Path) -> bool:
+    """Whether the user's `path` seems to hold the split."""
+    if path.is_dir() and Published(source, split, [path]).sequences:
+        return True
+    return bool(_archives_in(source, split, path))
+
+
+def _archives_in(source: Source, split: str, path: Path) -> list[Path]:
+    """The archives of `split` in the user's `path`, if all are there; empty otherwise."""
+    if path.is_file():
+        files = {path.name: path}
+    else:
+        files = {file.name: file for depth in ("*", "*/*") for file in sorted(path.glob(depth)) if is_archive(file)}
+    wanted = source.split_archives(split) if source.folder is None else {}
+    if any(place.drive_folder is not None for place in wanted.values()) or not wanted:
+        return list(files.values())
+    return [files[name] for name in wanted] if all(name in files for name in wanted) else []
+
+
+def _unpacked(paths: list[Path], source: Source, split: str, scratch: Path) -> list[Path]:
+    """Folders with what belongs to `split` of `paths`, archives and folders that may hold archives and loose files."""
+    trees: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            trees.append(path)
+            trees += _unpacked(sorted(filter(is_archive, path.rglob("*"))), source, split, scratch)
+        else:
+            trees.append(scratch / f"{len(trees)}")
+            unpack(path, trees[-1], lambda member: is_part_of(source, split, member))
+    return trees
+
+
+def _convert(source: Source, split: str, published: Published, target: Path, where: str) -> None:
+    if not published.sequences:
+        raise InputError(f"{where}: {_expected(source, [split])}")
+    wrong = missing_sequences(len(published.sequences), source.splits[split])
+    if wrong is not None:
+        raise InputError(f"{where}: the split {split} has {wrong}; complete it, or correct the catalogue")
+    with whole_folder(target) as temporary:
+        published.write(temporary)
+
+
+def _verify(source: Source, split: str, target: Path) -> None:
+    """Check the split in `target` and write its sequence map."""
+    reports = check_split(target, published=source.splits[split], form=source.form)
+    defects = [defect for report in reports for defect in report.defects]
+    wrong = missing_sequences(len(reports), source.splits[split])
+    if wrong is not None:
+        raise InputError(f"{target}: {wrong}; complete it, or remove it and give the command again")
+    if defects:
+        raise InputError(
+            f"{defects[0]} ({len(defects)} defects in {target}: 'fdta data check {target}' lists them; mend them and "
+            f"give 'fdta data get' again)"
+        )
+    names = [path.name for path in sequence_folders(target)]
+    write_sequence_map(target, names)
+
+
+@contextmanager
+def _held(target: Path) -> Iterator[None]:
+    """Hold the lock of the split `target`, and remove what a killed call left beside it."""
+    with locked(target):
+        for left in target.parent.glob(f".{target.name}.*"):
+            if left.is_dir():
+                shutil.rmtree(left)
+        yield
+
+
+@contextmanager
+def _scratch(target: Path) -> Iterator[Path]:
+    """A temporary folder beside `target`, so that files are linked from it."""
+    folder = target.with_name(f".{target.name}.unpacked")
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _expected(source: Source, splits) -> str:
+    named = [f"{folder}/" for split in splits for folder in source.splits[split].folders or (split,)]
+    archives = [name for split in splits for name in source.split_archives(split)] if source.archives else []
+    looked = " or ".join(filter(None, [", ".join(dict.fromkeys(named)), ", ".join(dict.fromkeys(archives))]))
+    return f"no sequences of {source.title} found; expected {looked} with frames in SEQUENCE/{source.form.images}/"

@@ -1,0 +1,217 @@
+"""The only reader of ``params.yaml``.
+
+The file names *benchmarks* (data sets and the settings they share), *variants* (overrides of the full model) and
+*tables* (which variants are in which table of the paper). The settings of a run are the benchmark's, overridden by the
+data set's, overridden by the variant's. Every mistake raises `ParamsError` with the path of the key.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from fdta.acquire.catalogue import Checkpoint, Source, read_catalogue
+from fdta.experiment.settings import BenchmarkSettings, DatasetSettings, Settings, TableSettings
+from fdta.names import BASELINES, DETECTOR
+from fdta.settings import (
+    ParamsError,
+    expand,
+    mapping,
+    merge,
+    named,
+    read_settings,
+    read_yaml,
+    suggestion,
+)
+
+KEYS = ("benchmark", "seeds", "benchmarks", "variants", "tables", "catalogue")
+
+
+class Experiment:
+    """params.yaml, read and checked.
+
+    Raises:
+        ParamsError: the file cannot be read, or a key or value in it is wrong; the message gives the key's path.
+    """
+
+    def __init__(self, path: Path, benchmark: str | None = None) -> None:
+        self.path = path
+        raw = read_yaml(path)
+        for key in raw:
+            if key not in KEYS:
+                raise ParamsError(f"{path}: {key}: unknown key; {suggestion(key, KEYS)}")
+        for key in ("benchmark", "benchmarks", "variants", "tables"):
+            if key not in raw:
+                raise ParamsError(f"{path}: {key}: missing; add it")
+        self._catalogue = read_catalogue(raw.get("catalogue", {}), path)
+        self._benchmarks = mapping(raw["benchmarks"], "benchmarks", path)
+        self.benchmark_names = tuple(self._benchmarks)
+        self._variants = {
+            name: mapping(overrides or {}, f"variants.{name}", path)
+            for name, overrides in mapping(raw["variants"], "variants", path).items()
+        }
+        self.benchmark = self._benchmark(benchmark or raw["benchmark"], raw.get("seeds", [0]))
+        self.tables = {
+            name: read_settings(TableSettings, table, f"tables.{name}", path)
+            for name, table in mapping(raw["tables"], "tables", path).items()
+        }
+        self._check_names()
+        self._settings = {
+            (dataset, variant): self._assembled(dataset, variant)
+            for dataset in self.benchmark.datasets
+            for variant in (DETECTOR, *self._variants)
+        }
+
+    @property
+    def all_datasets(self) -> tuple[str, ...]:
+        """Names of the data sets of all benchmarks."""
+        names = [name for raw in self._benchmarks.values() for name in (raw or {}).get("datasets", {})]
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Names of the variants."""
+        return tuple(self._variants)
+
+    @property
+    def catalogue(self) -> dict[str, Source]:
+        """Real data sets by name: the shipped ones, and those under ``catalogue.datasets``."""
+        return self._catalogue.datasets
+
+    @property
+    def checkpoints(self) -> dict[str, Checkpoint]:
+        """Published checkpoints by file name: the shipped ones, and those under ``catalogue.checkpoints``."""
+        return self._catalogue.checkpoints
+
+    def dataset(self, name: str) -> DatasetSettings:
+        """Data set `name` of the benchmark.
+
+        Raises:
+            ParamsError: no such data set.
+        """
+        if name not in self.benchmark.datasets:
+            raise ParamsError(
+                f"data set {name!r} is not in benchmark {self.benchmark.name!r}, which has "
+                f"{named(self.benchmark.datasets)}; choose another benchmark with --benchmark"
+            )
+        return self.benchmark.datasets[name]
+
+    def source(self, dataset: str) -> Source | None:
+        """The catalogue's entry for the data set `dataset` of the benchmark; None: it is rendered, or not listed.
+
+        Raises:
+            ParamsError: the benchmark has no such data set.
+        """
+        data = self.dataset(dataset)
+        return None if data.render is not None else self.catalogue.get(data.source or dataset)
+
+    def submission_split(self, dataset: str) -> str | None:
+        """Split of `dataset` whose ground truth a server keeps; its tracks are zipped for it.
+
+        Raises:
+            ParamsError: the benchmark has no such data set.
+        """
+        source = self.source(dataset)
+        return next((name for name, split in source.splits.items() if not split.ground_truth), None) if source else None
+
+    def settings(self, dataset: str, variant: str) -> Settings:
+        """Settings of the runs of `variant` (or "detector") on `dataset`.
+
+        Raises:
+            ParamsError: no such data set or variant.
+        """
+        self.dataset(dataset)
+        if (dataset, variant) not in self._settings:
+            raise ParamsError(f"variant {variant!r} is not in {self.path}; {suggestion(variant, self._variants)}")
+        return self._settings[dataset, variant]
+
+    def _assembled(self, dataset: str, variant: str) -> Settings:
+        benchmark, data = self.benchmark, self.benchmark.datasets[dataset]
+        overrides = [
+            (benchmark.settings, f"benchmarks.{benchmark.name}.settings"),
+            (data.overrides, f"benchmarks.{benchmark.name}.datasets.{dataset}.overrides"),
+        ]
+        if variant == DETECTOR:
+            overrides.append(({"spatial": {"enabled": False}}, DETECTOR))
+        else:
+            overrides.append((self._variants[variant], f"variants.{variant}"))
+            if variant in benchmark.variants:
+                overrides.append((benchmark.variants[variant], f"benchmarks.{benchmark.name}.variants.{variant}"))
+        merged: dict[str, Any] = {}
+        read = Settings()
+        for override, where in overrides:
+            merged = merge(merged, expand(override, where, self.path))
+            read = _read_run(merged, where, self.path)
+        return read
+
+    def _check_names(self) -> None:
+        """Raise ParamsError where one part of the file names what another part does not have."""
+        path, benchmark = self.path, self.benchmark
+        for name in self._variants:
+            if name in (DETECTOR, *BASELINES):
+                raise ParamsError(f"{path}: variants.{name}: the name is taken by the {name} itself; choose another")
+            if not re.fullmatch(r"[\w-]+", name):
+                raise ParamsError(f"{path}: variants.{name}: use letters, digits, - and _ in names, they name folders")
+        counterparts = sorted({table.dataset for table in self.tables.values()})
+        for name, dataset in benchmark.datasets.items():
+            if dataset.counterpart is not None and dataset.counterpart not in counterparts:
+                where = f"benchmarks.{benchmark.name}.datasets.{name}.counterpart"
+                raise ParamsError(
+                    f"{path}: {where}: no table shows {dataset.counterpart!r}; they show {named(counterparts)}"
+                )
+        for key, names in (("variants", benchmark.variants), ("noise_seeds", benchmark.noise_seeds)):
+            for name in names:
+                if name not in self._variants:
+                    where = f"benchmarks.{benchmark.name}.{key}.{name}"
+                    raise ParamsError(f"{path}: {where}: no such variant; {suggestion(name, self._variants)}")
+        for name, table in self.tables.items():
+            for row, measured_by in table.rows.items():
+                if measured_by not in (*self._variants, *BASELINES):
+                    raise ParamsError(
+                        f"{path}: tables.{name}.rows.{row}: {measured_by!r} is neither a variant nor a baseline; "
+                        f"{suggestion(measured_by, (*self._variants, *BASELINES))}"
+                    )
+
+    def _dataset(self, name: str, value: Any, where: str) -> dict[str, Any]:
+        """Values of a data set; a real one gets its splits from the catalogue if it has none."""
+        raw = mapping(value, where, self.path)
+        source = raw.get("source") or name
+        if raw.get("render") is None and source in self.catalogue:
+            raw.setdefault("splits", {split: s.sequences for split, s in self.catalogue[source].splits.items()})
+        elif raw.get("source") is not None:
+            raise ParamsError(
+                f"{self.path}: {where}.source: the catalogue has no {source!r}; {suggestion(source, self.catalogue)}"
+            )
+        return raw
+
+    def _inherited(self, name: str, heirs: tuple[str, ...] = ()) -> dict[str, Any]:
+        """Values of benchmark `name` over those of the one that it inherits from, at any depth."""
+        where = f"benchmarks.{name}"
+        raw = mapping(self._benchmarks[name], where, self.path)
+        raw["settings"] = expand(raw.get("settings", {}), f"{where}.settings", self.path)
+        parent = raw.pop("inherits", None)
+        if parent is None:
+            return raw
+        if parent not in self._benchmarks:
+            raise ParamsError(f"{self.path}: {where}.inherits: {parent!r} is no benchmark; {named(self._benchmarks)}")
+        if parent in (name, *heirs):
+            raise ParamsError(f"{self.path}: {where}.inherits: {parent!r} inherits from {name!r}; remove one of both")
+        inherited = self._inherited(parent, (name, *heirs))
+        return {**inherited, **raw, "settings": merge(inherited["settings"], raw["settings"])}
+
+    def _benchmark(self, name: Any, seeds: Any) -> BenchmarkSettings:
+        if name not in self._benchmarks:
+            raise ParamsError(f"{self.path}: benchmark: {name!r} is unknown; {suggestion(str(name), self._benchmarks)}")
+        where = f"benchmarks.{name}"
+        raw = {"seeds": seeds, **self._inherited(name), "name": name}
+        if "datasets" in raw:
+            raw["datasets"] = {
+                key: self._dataset(key, value, f"{where}.datasets.{key}")
+                for key, value in mapping(raw["datasets"], f"{where}.datasets", self.path).items()
+            }
+        return read_settings(BenchmarkSettings, raw, where, self.path)
+
+
+def _read_run(value: dict[str, Any], where: str, path: Path) -> Settings:
+    return read_settings(Settings, value, where, path)

@@ -1,0 +1,229 @@
+"""Typed settings: frozen dataclasses that pydantic checks; every mistake is reported with the path of its key."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, dataclass_transform, overload
+
+import yaml
+from pydantic import ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from fdta.errors import InputError
+
+T = TypeVar("T")
+
+Count = Annotated[int, Field(ge=1, le=100_000)]
+"""How many of something a model or a file has."""
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""Finite, not negative."""
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+"""A probability or a part of a whole."""
+Name = Annotated[str, Field(pattern=r"^[\w-]+$", max_length=100)]
+"""Letters, digits, - and _: it names a folder."""
+
+
+WANTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "string_pattern_mismatch": "a name of letters, digits, - and _",
+    "tuple_type": "a list",
+    "dict_type": "names with values",
+    "dataclass_type": "names with values",
+    "greater_than": "above {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "below {lt}",
+    "less_than_equal": "at most {le}",
+    "too_long": "{max_length} values",
+    "too_short": "at least {min_length} values",
+}
+"""Kind of pydantic's error -> what a value of this key must be."""
+
+
+class ParamsError(InputError):
+    """A wrong key or value in params.yaml, in the catalogue or in a file of settings."""
+
+
+@overload
+def settings(cls: type[T]) -> type[T]: ...
+@overload
+def settings(*, kw_only: bool) -> Callable[[type[T]], type[T]]: ...
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+def settings(cls: type[T] | None = None, *, kw_only: bool = False) -> Any:
+    """Make a class a frozen dataclass whose values are checked when it is built; unknown keys are an error."""
+    made = dataclass(frozen=True, kw_only=kw_only, config=ConfigDict(extra="forbid"))
+    return made if cls is None else made(cls)
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ValueError with `message` unless `condition`; `read_settings` adds the key's path."""
+    if not condition:
+        raise ValueError(message)
+
+
+def read_settings(cls: type[T], value: Any, where: str, path: Path | str) -> T:
+    """Instance of `cls` from plain values, as YAML and JSON have them.
+
+    Args:
+        cls: a class made by `settings`, or any other type that pydantic checks.
+        value: mapping of its fields.
+        where: path of the key in the file, "" for the file itself.
+        path: the file, for messages.
+
+    Raises:
+        ParamsError: one line with the path of the first wrong key.
+    """
+    try:
+        return _adapter(cls).validate_json(json.dumps(value, default=str), strict=True)
+    except ValidationError as error:
+        raise ParamsError(f"{path}: {_explained(cls, error, where)}") from None
+
+
+def to_plain(value: Any) -> Any:
+    """Settings as plain values for JSON and YAML."""
+    return _adapter(type(value)).dump_python(value, mode="json")
+
+
+def named(names: Iterable[Any]) -> str:
+    """`names` for a message."""
+    return ", ".join(str(name) for name in names)
+
+
+def suggestion(wrong: str, allowed: Iterable[str]) -> str:
+    """The name among `allowed` that `wrong` probably means, or all of them, for a message."""
+    allowed = list(allowed)
+    close = difflib.get_close_matches(wrong, allowed, 1)
+    return f"did you mean {close[0]}?" if close else f"allowed: {named(allowed)}"
+
+
+class _UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """The safe loader, with an error for a key that a mapping has twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        first: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+            if key in first:
+                problem = f"the key {key!r} is in lines {first[key]} and {line}; join them"
+                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key_node.start_mark)
+            first[key] = line
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Mapping in the file `path`; empty if the file has nothing but comments.
+
+    Raises:
+        ParamsError: no such file, no YAML, no mapping, or a key that a mapping has twice.
+    """
+    try:
+        value = yaml.load(path.read_bytes(), _UniqueKeys)
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: no such file; run in the project's folder or give --params FILE") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise ParamsError(f"{path}:{line} is no valid YAML: {getattr(error, 'problem', error)}") from None
+    return mapping({} if value is None else value, "the file", path)
+
+
+def mapping(value: Any, where: str, path: Path) -> dict[str, Any]:
+    """A copy of `value`, found at the key `where` of the file `path`, if its keys are names.
+
+    Raises:
+        ParamsError: it is something else.
+    """
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ParamsError(f"{path}: {where}: expected names with values, got {value!r}")
+    return dict(value)
+
+
+def expand(overrides: Any, where: str, path: Path) -> dict[str, Any]:
+    """Nested form of overrides whose keys may be dotted (``training.epochs: 6``)."""
+    nested: dict[str, Any] = {}
+    for key, value in mapping(overrides, where, path).items():
+        head, _, rest = key.partition(".")
+        if rest:
+            value = expand({rest: value}, f"{where}.{head}", path)
+        elif isinstance(value, dict):
+            value = expand(value, f"{where}.{head}", path)
+        nested = merge(nested, {head: value})
+    return nested
+
+
+def merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `override`; mappings in both are merged likewise."""
+    merged = dict(base)
+    for key, value in override.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            value = merge(merged[key], value)
+        merged[key] = value
+    return merged
+
+
+@functools.lru_cache(maxsize=64)
+def _adapter(cls: type[T]) -> TypeAdapter[T]:
+    try:
+        return TypeAdapter(cls)
+    except PydanticUserError as error:
+        raise TypeError(f"{cls}: {error}") from None
+
+
+def _explained(cls: Any, error: ValidationError, where: str) -> str:
+    """One line for the first mistake, an unknown key before others."""
+    mistakes = sorted(error.errors(), key=lambda each: each["type"] != "unexpected_keyword_argument")
+    first = mistakes[0]
+    place = [str(part) for part in first["loc"]]
+    key = ".".join(filter(None, [where, *place]))
+    value, kind = first["input"], first["type"]
+    if kind == "unexpected_keyword_argument":
+        return f"{key}: unknown key; {suggestion(place[-1], _fields(cls, first['loc'][:-1]))}"
+    if kind == "missing":
+        return f"{key}: missing; add it"
+    if kind == "value_error":
+        return f"{key}: {first['ctx']['error']}"
+    if kind in ("literal_error", "enum"):
+        return f"{key}: {value!r} is not allowed; {suggestion(str(value), _choices(first))}"
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+e[+-]?\d+", value, re.IGNORECASE):
+        return f"{key}: YAML reads {value} as text; write {float(value):.1e} with a point"
+    wanted = WANTED.get(kind, first["msg"].removeprefix("Input should be ")).format(**first.get("ctx", {}))
+    return f"{key or 'the file'}: must be {wanted}, not {_short(value)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _choices(mistake: Any) -> list[str]:
+    return re.findall(r"'([^']*)'", str(mistake["ctx"]["expected"]))
+
+
+def _fields(cls: Any, place: tuple[Any, ...]) -> list[str]:
+    """Names of the fields of the settings at `place` within `cls`."""
+    for part in place:
+        inner = {field.name: field.type for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else {}
+        cls = _resolved(cls).get(part) if part in inner else cls
+    return [field.name for field in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
+
+
+def _resolved(cls: Any) -> dict[str, Any]:
+    """Field name -> the settings class of the field, also within a mapping or an optional."""
+    import typing
+
+    found = {}
+    for name, hint in typing.get_type_hints(cls).items():
+        parts = [hint, *typing.get_args(hint)]
+        found[name] = next((part for part in parts if dataclasses.is_dataclass(part)), None)
+    return found

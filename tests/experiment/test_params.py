@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fdta.experiment.params import Experiment
+from fdta.experiment.settings import Settings
+from fdta.names import Run
+from fdta.settings import ParamsError, read_settings, to_plain
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """Write params.yaml with one value at a path of keys changed or added."""
+
+    def change(keys: list[str], value: object) -> Path:
+        raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+        place = raw
+        for key in keys[:-1]:
+            place = place.setdefault(key, {})
+        place[keys[-1]] = value
+        path = tmp_path / "params.yaml"
+        path.write_text(yaml.safe_dump(raw))
+        return path
+
+    return change
+
+
+@pytest.mark.parametrize("benchmark", ["synthetic", "smoke", "paper"])
+def test_every_benchmark_is_valid(benchmark):
+    params = Experiment(ROOT / "params.yaml", benchmark)
+    for dataset in params.benchmark.datasets:
+        for variant in params.variants:
+            settings = params.settings(dataset, variant)
+            assert read_settings(Settings, to_plain(settings), "", "test") == settings
+
+
+def test_paper_settings():
+    params = Experiment(ROOT / "params.yaml", "paper")
+    dance, sports, birds = (params.settings(name, "full") for name in ("dancetrack", "sportsmot", "bft"))
+    assert (dance.history, sports.history, birds.history) == (30, 60, 20)
+    assert (dance.training.epochs, dance.training.milestones) == (13, (6, 9))
+    assert (sports.training.epochs, sports.training.milestones) == (13, (8, 12))
+    assert (birds.training.epochs, birds.training.milestones) == (22, (16, 20))
+    assert (dance.spatial.bins, birds.spatial.bins) == (150, 120)
+    assert (dance.detector.queries, dance.detector.width, dance.association.labels) == (300, 256, 50)
+    assert dance.augmentation.short_sides == tuple(range(480, 801, 32))
+
+
+def test_overrides_rank_benchmark_dataset_variant():
+    params = Experiment(ROOT / "params.yaml", "synthetic")
+    assert params.settings("dance", "full").history == 8
+    assert params.settings("dance", "history-short-ta").history == 2
+    assert not params.settings("dance", "base").spatial.enabled
+    assert params.settings("appearance", "detector").loss.attributes > params.settings("dance", "full").loss.attributes
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "told"),
+    [
+        (["benchmark"], "synthetik", "benchmark: 'synthetik'"),
+        (["colour"], 1, "colour: unknown key"),
+        (["variants", "full", "trackr.id_threshold"], 0.2, "variants.full.trackr: unknown key; did you mean tracker?"),
+        (["variants", "full", "tracker.id_treshold"], 0.2, "unknown key; did you mean id_threshold?"),
+        (["variants", "full", "history"], 10**9, "variants.full.history: must be at most"),
+        (["variants", "full", "training.weight_decay"], float("nan"), "must be a finite number"),
+        (["benchmarks", "synthetic", "inherits"], "smoke", "inherits: "),
+        (["variants", "full", "depth"], 1, "variants.full.depth: unknown key"),
+        (["variants", "full", "spatial.placement"], "behind", "allowed: after, between, before, none"),
+        (["variants", "full", "history"], "eight", "variants.full.history: must be a whole number, not 'eight'"),
+        (["variants", "full", "history"], True, "history: must be a whole number, not True"),
+        (["variants", "full", "history"], 1, "history: must be at least 2, not 1"),
+        (["variants", "full", "training.learning_rate"], -1.0, "learning_rate: must be above 0"),
+        (["variants", "full", "training.learning_rate"], "1e-4", "write 1.0e-04 with a point"),
+        (["variants", "full", "tracker.id_threshold"], 1.5, "id_threshold: must be at most 1"),
+        (["variants", "full", "detector.width"], 30, "width 30"),
+        (["variants", "full", "clip.intervals"], [1, 2, 3], "clip.intervals: must be 2 values"),
+        (["variants", "full"], [1], "variants.full: expected names with values"),
+        (["variants", "detector"], {}, "variants.detector: the name is taken"),
+        (["variants", "sort"], {}, "variants.sort: the name is taken"),
+        (["variants", "wide bins"], {}, "variants.wide bins: use letters"),
+        (["seeds"], [], "seeds: must be at least 1 values, not []"),
+        (["seeds"], [0, 0], "seeds [0, 0] must be different"),
+        (["seeds"], [-1], "seeds.0: must be at least 0"),
+        (["benchmarks", "synthetic", "datasets", "dance", "counterpart"], "Dancetrack", "no table shows 'Dancetrack'"),
+        (["tables", "table-4", "rows", "base"], "bass", "tables.table-4.rows.base"),
+        (["benchmarks", "synthetic", "datasets", "dance", "render", "scene"], "opera", "render.scene: 'opera'"),
+        (["benchmarks", "synthetic", "datasets", "dance", "splits"], {"train": 0}, "splits.train: must be at least 1"),
+        (["benchmarks", "synthetic", "datasets", "dance", "detector_start"], "nowhere", "detector_start: 'nowhere'"),
+        (["benchmarks", "synthetic", "noise_seeds"], {"ghost": [1]}, "noise_seeds.ghost: no such variant"),
+        (["benchmarks", "synthetic", "variants"], {"ghost": {"history": 3}}, "variants.ghost: no such variant"),
+    ],
+)
+def test_bad_values_are_refused_with_their_place(changed, keys, value, told):
+    path = changed(keys, value)
+    with pytest.raises(ParamsError) as error:
+        Experiment(path)
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_broken_yaml_names_the_line(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("benchmark: synthetic\nseeds: [0\n")
+    with pytest.raises(ParamsError, match="line 3 is no valid YAML"):
+        Experiment(path)
+
+
+def test_a_key_given_twice_is_refused(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text((ROOT / "params.yaml").read_text() + "variants:\n  wide: {}\n")
+    with pytest.raises(ParamsError, match="key 'variants' is in lines"):
+        Experiment(path)
+
+
+def test_run_names():
+    assert str(Run.parse("dance/full/seed-3")) == "dance/full/seed-3"
+    with pytest.raises(ParamsError, match="DATASET/VARIANT/seed-N"):
+        Run.parse("dance/full")
