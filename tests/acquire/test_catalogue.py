@@ -103,7 +103,7 @@ def test_data_sets_without_an_entry(tmp_path):
         params_with(tmp_path, {})
     with pytest.raises(ParamsError, match=r"mine\.source: the catalogue has no 'min'; allowed: dancetrack"):
         params_with(tmp_path, {}, source="min")
-    with pytest.raises(ParamsError, match=r"catalogue\.sets: unknown key; allowed: datasets, checkpoints"):
+    with pytest.raises(ParamsError, match=r"catalogue\.sets: unknown key; did you mean datasets"):
         params_with(tmp_path, {"sets": {}}, source="bft")
 
 
