@@ -62,7 +62,7 @@ def share(count: Tensor) -> Tensor:
     """What a sum over the batch of one process is divided by: `count` averaged over the processes.
 
     The mean over the processes of such quotients is the sum over all batches divided by all counts, which are taken as
-    at least 1: what one process would make of the batches as one (MODEL.md, Detector: "averaged over processes").
+    at least 1: what one process would make of the batches as one (docs/model.md, Losses).
 
     Args:
         count: any shape, of this process's batch.

@@ -22,7 +22,7 @@ torch.set_num_threads(1)
 
 
 FOREGROUND_WEIGHT = {"dancetrack": 6.0, "sportsmot": 7.0, "bft": 10.0}
-"""Of the published configurations (MODEL.md, Spatial Adapter)."""
+"""Of the published configurations (docs/model.md, Where paper and published code differ)."""
 
 
 def match_layers(layers: Sequence[LayerOutput], targets: Sequence[Targets], settings: LossSettings) -> list[Matching]:

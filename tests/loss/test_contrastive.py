@@ -26,7 +26,7 @@ def samples(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def by_loops(
     features: Tensor, identities: Tensor, qualities: Tensor, chunks: list[int], settings: IdentitySettings
 ) -> float:
-    """The loss as MODEL.md tells it, sample by sample."""
+    """The loss of docs/model.md, Identity Adapter, sample by sample."""
     n = [i for i in range(len(features)) if not settings.quality_filter or qualities[i] >= settings.threshold]
     unit = features / features.norm(dim=1, keepdim=True)
     result = 0.0

@@ -1,4 +1,7 @@
-"""CrowdHuman (Shao et al., 2018) as sequences of one frame, for training on still images (MODEL.md, Training)."""
+"""CrowdHuman (Shao et al., 2018) as sequences of one frame.
+
+A training can use them as still images (docs/model.md, Clips and augmentation).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One random change for a whole clip, image, depth and boxes alike (MODEL.md, Training)."""
+"""One random change for a whole clip, image, depth and boxes alike (docs/model.md, Clips and augmentation)."""
 
 from __future__ import annotations
 
@@ -116,8 +116,8 @@ def pan(still: Frame, length: int, largest: float, generator: np.random.Generato
     """A still image as a clip: each frame cuts off of the last what one shift takes out of view, and fills the image.
 
     The shift is the same from frame to frame, in x and y at most the share `largest` of the sides; half of the clips
-    run backwards. Where a frame would be without objects, nothing moves (MODEL.md, Training). Every frame is resampled
-    once, from the still; the published code resamples frame from frame.
+    run backwards. If a frame would be without objects, nothing moves (docs/model.md, Clips and augmentation). Every
+    frame is resampled once, from the still; the published code resamples frame from frame.
     """
     height, width = still.image.shape[:2]
     still = resize(still, width, height)

@@ -95,8 +95,8 @@ class ClipSampler:
     """Draws the clips of training: each is (sequence index, frames from 1).
 
     A clip of one of the sequences `stills` (by index) is one frame `length` times. Any other has `length` frames at one
-    step drawn from `intervals`, as far as its sequence is long enough (MODEL.md, Training). The draw depends on seed,
-    epoch and position alone, so that a resumed training sees the same clips.
+    step drawn from `intervals`, as far as its sequence is long enough (docs/model.md, Clips and augmentation). The draw
+    depends on seed, epoch and position alone, so that a resumed training sees the same clips.
     """
 
     def __init__(

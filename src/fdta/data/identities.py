@@ -1,6 +1,6 @@
 """Random ID labels for the identities of a clip, with simulated occlusions and identity switches.
 
-MODEL.md, Training: the same clip serves in G groups, each with other labels, occlusions and switches.
+docs/model.md, ID labels in training: the same clip serves in G groups, each with other labels, occlusions and switches.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 def resized_size(width: int, height: int, short: int, long: int) -> tuple[int, int]:
     """(width, height) in pixels whose short side is `short`, or less where the long side would exceed `long`.
 
-    The sides are proportional and rounded down (MODEL.md, Online tracker; as torchvision's `Resize` has it).
+    The sides are proportional and rounded down (docs/model.md, Online tracker; as torchvision's `Resize` has it).
     """
     smaller, larger = sorted((width, height))
     new_smaller, new_larger = short, short * larger // smaller
@@ -27,7 +27,7 @@ def resized_size(width: int, height: int, short: int, long: int) -> tuple[int, i
 
 
 def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """`image` (H, W, 3) uint8 as (height, width, 3) uint8, bilinear and antialiased (MODEL.md, Online tracker)."""
+    """`image` (H, W, 3) uint8 as (height, width, 3) uint8, bilinear and antialiased (docs/model.md, Online tracker)."""
     if image.shape[:2] == (height, width):
         return image
     # On 8-bit values torch rounds as Pillow does, and is several times faster than on floats.

@@ -11,7 +11,7 @@ from fdta.settings import Count, Share, require, settings
 
 @settings
 class AugmentationSettings:
-    """One augmentation for a whole clip (MODEL.md, Training). Sizes in pixels."""
+    """One augmentation for a whole clip (docs/model.md, Clips and augmentation). Sizes in pixels."""
 
     flip: Share = 0.5
     short_sides: Annotated[tuple[Count, ...], Field(min_length=1)] = tuple(range(480, 801, 32))
@@ -31,7 +31,10 @@ class AugmentationSettings:
 
 @settings
 class ClipSettings:
-    """How clips are drawn and what happens to their identities (MODEL.md, Training)."""
+    """How clips are drawn and what happens to their identities.
+
+    See docs/model.md, Clips and augmentation, and docs/model.md, ID labels in training.
+    """
 
     intervals: tuple[Count, Count] = (1, 4)
     """Smallest and largest step between the frames of a clip."""

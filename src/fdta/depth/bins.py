@@ -1,4 +1,7 @@
-"""Linear-increasing discretization (LID) of depth (paper Sec. B.1.2, eq. 11, 12; MODEL.md, Spatial Adapter)."""
+"""Linear-increasing discretization (LID) of depth.
+
+See the paper, Sec. B.1.2, eq. 11 and 12, and docs/model.md, Pseudo depth and depth bins.
+"""
 
 from __future__ import annotations
 

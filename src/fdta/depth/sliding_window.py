@@ -1,4 +1,4 @@
-"""Depth of a video of any length by a network that sees 32 frames at once (MODEL.md, Video Depth Anything).
+"""Depth of a video of any length by a network that sees 32 frames at once (docs/model.md, Pseudo depth and depth bins).
 
 Each window repeats ten inputs of the one before: two key frames far back, on which its scale and shift are fitted, and
 the last eight, over which the two windows are blended. One window is held at a time, however long the video is.

@@ -41,9 +41,9 @@ def make_depth(
 ) -> dict[str, dict[str, float | None]]:
     """Write ``DATASET/depth/SPLIT/SEQUENCE/%08d.png`` for every sequence of `folder`; seconds and bytes a sequence.
 
-    The maps are 8-bit inverse depth divided by the sequence's maximum, larger is nearer (MODEL.md, Video Depth
-    Anything). Those of Video Depth Anything have the frame's sides divided by the largest whole number that leaves no
-    less than the network sees: half of them for 1920 x 1080 and the published input size. With Video Depth Anything, a
+    The maps are 8-bit inverse depth divided by the sequence's maximum, larger is nearer (docs/model.md, Pseudo depth
+    and depth bins). Those of Video Depth Anything have the frame's sides divided by the largest whole number that
+    leaves no less than the network sees: half of them for 1920 x 1080 and the published input size. With it, a
     sequence that has the maps of these weights is left alone, so that a killed run goes on where it was; so is one that
     has maps from elsewhere, whose seconds are null.
 

@@ -1,4 +1,4 @@
-"""Video Depth Anything: inverse depth that is consistent over a clip (MODEL.md, Video Depth Anything).
+"""Video Depth Anything: inverse depth that is consistent over a clip (docs/model.md, Pseudo depth and depth bins).
 
 A DINOv2 transformer sees every frame alone; a DPT head fuses four of its layers from coarse to fine, and four temporal
 modules in the head let each position attend to itself in the other frames. Parameters have the published names.

@@ -1,4 +1,4 @@
-"""Loss of the ID decoder (MODEL.md, Trajectory features and ID decoder)."""
+"""Loss of the ID decoder (docs/model.md, Losses)."""
 
 from __future__ import annotations
 

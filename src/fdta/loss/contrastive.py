@@ -1,4 +1,4 @@
-"""Quality-aware contrastive loss of the Identity Adapter (paper Sec. 3.4, eq. 5-8; MODEL.md, Identity Adapter)."""
+"""Quality-aware contrastive loss of the Identity Adapter (paper Sec. 3.4, eq. 5-8; docs/model.md, Identity Adapter)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Depth loss with foreground weighting (MODEL.md, Spatial Adapter; paper eq. 1)."""
+"""Depth loss with foreground weighting (docs/model.md, Losses; paper eq. 1)."""
 
 from __future__ import annotations
 

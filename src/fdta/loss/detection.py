@@ -1,4 +1,4 @@
-"""Detector loss, and the weighted total of all loss terms (MODEL.md, Detector; paper Sec. C.3)."""
+"""Detector loss, and the weighted total of all loss terms (docs/model.md, Losses; paper Sec. C.3)."""
 
 from __future__ import annotations
 

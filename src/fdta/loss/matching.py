@@ -1,4 +1,4 @@
-"""Hungarian matching of predictions and ground truth, frame by frame (MODEL.md, Detector)."""
+"""Hungarian matching of predictions and ground truth, frame by frame (docs/model.md, Losses)."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from fdta.settings import Share, Weight, settings
 
 @settings
 class LossSettings:
-    """Weights of the losses, and Hungarian costs of the same names (MODEL.md)."""
+    """Weights of the losses, and Hungarian costs of the same names (docs/model.md, Losses)."""
 
     classification: Weight = 2.0
     l1: Weight = 5.0
@@ -25,4 +25,4 @@ class LossSettings:
     focal_gamma: Weight = 2.0
     association_matching: Literal["last", "last-but-one"] = "last"
     """Decoder layer whose matching picks the embeddings of the ID branch; the published trainer, by an overwritten
-    variable, uses the last but one (MODEL.md, Training)."""
+    variable, uses the last but one (docs/model.md, Where paper and published code differ)."""

@@ -25,7 +25,7 @@ class FeedForward(nn.Module):
 
 
 class TrajectoryFeatures(nn.Module):
-    """Two residual feed-forward blocks on history embeddings (MODEL.md, Trajectory features and ID decoder)."""
+    """Two residual feed-forward blocks on history embeddings (docs/model.md, Trajectory features and ID decoder)."""
 
     def __init__(self, width: int, ratio: int) -> None:
         super().__init__()
@@ -41,8 +41,9 @@ class TrajectoryFeatures(nn.Module):
 
 
 class IDDecoder(nn.Module):
-    """Reads the ID label of each current object out of the labelled history (MODEL.md, Trajectory features and ID
-    decoder).
+    """Reads the ID label of each current object out of the labelled history.
+
+    See docs/model.md, Trajectory features and ID decoder.
 
     A token is [feature ; label embedding]: history tokens carry the label of their trajectory, current tokens the
     "newborn" label, whose index is K, the last.

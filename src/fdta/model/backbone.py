@@ -1,4 +1,4 @@
-"""ResNet with features at strides 8, 16 and 32 (MODEL.md, Detector)."""
+"""ResNet with features at strides 8, 16 and 32 (docs/model.md, Detector)."""
 
 from __future__ import annotations
 

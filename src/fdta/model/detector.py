@@ -1,4 +1,7 @@
-"""Deformable DETR with iterative box refinement and depth attention (MODEL.md, Detector and Spatial Adapter)."""
+"""Deformable DETR with iterative box refinement and depth attention.
+
+See docs/model.md, Detector, and docs/model.md, Spatial Adapter.
+"""
 
 from __future__ import annotations
 

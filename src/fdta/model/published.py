@@ -1,4 +1,7 @@
-"""Published checkpoint files, in and out: FDTA, MOTIP and Deformable DETR (MODEL.md, Data)."""
+"""Published checkpoint files, in and out: FDTA, MOTIP and Deformable DETR.
+
+See docs/reproducing.md, Published checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -169,7 +172,7 @@ def settings_of(state: Mapping[str, Tensor], path: Path) -> ModelSettings:
     """Settings that a state dict of an `FDTA`, or of its detector, tells by its shapes.
 
     Shapes do not tell the heads of the detector and of the Temporal Adapter, the groups of the group norms, the frozen
-    stages, and all that is not in the model; these keep their defaults (MODEL.md).
+    stages, and all that is not in the model; these keep their defaults (docs/reproducing.md, Published checkpoints).
 
     Args:
         state: under our names, the detector's starting with "detector.".

@@ -12,7 +12,7 @@ from fdta.settings import Count, Positive, Share, require, settings
 
 @settings
 class BackboneSettings:
-    """A ResNet; the defaults are ResNet-50 with frozen batch norm (MODEL.md, Detector)."""
+    """A ResNet; the defaults are ResNet-50 with frozen batch norm (docs/model.md, Detector)."""
 
     block: Literal["bottleneck", "basic"] = "bottleneck"
     norm: Literal["frozen-batch", "group"] = "frozen-batch"
@@ -28,7 +28,7 @@ class BackboneSettings:
 
 @settings
 class DetectorSettings:
-    """Deformable DETR (MODEL.md, Detector)."""
+    """Deformable DETR (docs/model.md, Detector)."""
 
     width: Count = 256
     heads: Count = 8
@@ -54,7 +54,7 @@ class DetectorSettings:
 
 @settings
 class SpatialSettings:
-    """Spatial Adapter (paper Sec. 3.2, B.1; MODEL.md, Spatial Adapter)."""
+    """Spatial Adapter (paper Sec. 3.2, B.1; docs/model.md, Spatial Adapter)."""
 
     enabled: bool = True
     placement: Literal["after", "between", "before", "none"] = "after"
@@ -72,7 +72,7 @@ class SpatialSettings:
 
 @settings
 class TemporalSettings:
-    """Temporal Adapter (paper Sec. 3.3; MODEL.md, Temporal Adapter)."""
+    """Temporal Adapter (paper Sec. 3.3; docs/model.md, Temporal Adapter)."""
 
     enabled: bool = True
     missing: Literal["mask", "zero-vector"] = "mask"
@@ -84,7 +84,7 @@ class TemporalSettings:
 
 @settings
 class AssociationSettings:
-    """Trajectory features and ID decoder (MODEL.md, Trajectory features and ID decoder)."""
+    """Trajectory features and ID decoder (docs/model.md, Trajectory features and ID decoder)."""
 
     labels: Count = 50
     """K, the ID labels; "newborn" comes on top."""
@@ -98,7 +98,7 @@ class AssociationSettings:
 
 @settings
 class IdentitySettings:
-    """Identity Adapter (paper Sec. 3.4; MODEL.md, Identity Adapter)."""
+    """Identity Adapter (paper Sec. 3.4; docs/model.md, Identity Adapter)."""
 
     enabled: bool = True
     feature_extractor: bool = True

@@ -1,4 +1,4 @@
-"""Spatial Adapter: a depth branch beside the detector (paper Sec. 3.2, B.1; MODEL.md, Spatial Adapter)."""
+"""Spatial Adapter: a depth branch beside the detector (paper Sec. 3.2, B.1; docs/model.md, Spatial Adapter)."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from fdta.model.settings import TemporalSettings
 
 
 class TemporalAdapter(nn.Module):
-    """Transformer encoder over the frames of each trajectory (paper eq. 3 and 4; MODEL.md, Temporal Adapter).
+    """Transformer encoder over the frames of each trajectory (paper eq. 3 and 4; docs/model.md, Temporal Adapter).
 
     Args:
         width: d of the object embeddings, a multiple of `settings.heads`.

@@ -9,7 +9,7 @@ from fdta.settings import Count, Share, require, settings
 
 @settings
 class TrackerSettings:
-    """Online tracker (MODEL.md, Online tracker)."""
+    """Online tracker (docs/model.md, Online tracker)."""
 
     short_side: Count = 800
     long_side: Count = 1440

@@ -1,4 +1,4 @@
-"""The online tracker: detections of one frame after the other get identities (MODEL.md, Online tracker).
+"""The online tracker: detections of one frame after the other get identities (docs/model.md, Online tracker).
 
 It knows embeddings, scores and normalized boxes, no images; `fdta.track.sequence` feeds it from a detector.
 

@@ -1,4 +1,4 @@
-"""From a batch to its loss: for the detector alone, and for the whole model (MODEL.md, Training)."""
+"""From a batch to its loss: for the detector alone, and for the whole model (docs/model.md, Training)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AdamW with the paper's parameter groups and schedule (MODEL.md, Training)."""
+"""AdamW with the paper's parameter groups and schedule (docs/model.md, Training)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def rate_factor(step: int, steps_per_epoch: int, settings: TrainingSettings) -> 
 
 
 def clip_gradients(model: nn.Module, largest: float) -> bool:
-    """Clip the gradient norm of the detector and of the rest apart (MODEL.md, Training).
+    """Clip the gradient norm of the detector and of the rest apart (docs/model.md, Training).
 
     Returns:
         Whether all gradients are finite; where not, they are of no use.
