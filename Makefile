@@ -33,4 +33,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf smoke data models tracks detections scores results settings logs mlflow.db mlartifacts .snakemake
+	rm -rf smoke data models tracks detections scores results jobs logs mlflow.db mlartifacts .snakemake

@@ -1,10 +1,25 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from fdta.boxes import cxcywh_to_xyxy, giou, iou, pairwise_giou, pairwise_iou
+from fdta.boxes import (
+    cxcywh_to_xyxy,
+    giou,
+    iou,
+    pairwise_giou,
+    pairwise_iou,
+    xywh_to_cxcywh,
+    xywh_to_xyxy,
+    xyxy_to_cxcywh,
+    xyxy_to_xywh,
+)
 
 
 def random_boxes_xyxy(*shape: int, seed: int = 0) -> Tensor:
@@ -13,8 +28,33 @@ def random_boxes_xyxy(*shape: int, seed: int = 0) -> Tensor:
     return torch.cat([low, low + size + 0.01], dim=-1)
 
 
-def test_formats() -> None:
-    assert cxcywh_to_xyxy(torch.tensor([3.0, 5.0, 2.0, 4.0])).tolist() == [2, 3, 4, 7]
+FORMATS = {"cxcywh": [3.0, 5.0, 2.0, 4.0], "xywh": [2.0, 3.0, 2.0, 4.0], "xyxy": [2.0, 3.0, 4.0, 7.0]}
+"""One box in each format."""
+CONVERSIONS = [cxcywh_to_xyxy, xyxy_to_cxcywh, xywh_to_xyxy, xyxy_to_xywh, xywh_to_cxcywh]
+
+
+@pytest.mark.parametrize("convert", CONVERSIONS)
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_formats(convert: Callable, kind: Callable) -> None:
+    given, wanted = convert.__name__.split("_to_")
+    converted = convert(kind([[FORMATS[given]] * 2]))
+    assert type(converted) is type(kind([0.0]))
+    assert converted.tolist() == [[FORMATS[wanted]] * 2]
+
+
+@pytest.mark.parametrize("function", [*CONVERSIONS, iou, giou, pairwise_iou, pairwise_giou])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_arrays_and_tensors_give_the_same_bits(function: Callable, dtype: torch.dtype) -> None:
+    boxes = random_boxes_xyxy(2, 50).to(dtype)
+    tensors = [boxes] if function in CONVERSIONS else list(boxes)
+    expected = function(*tensors).numpy()
+    actual = function(*(tensor.numpy() for tensor in tensors))
+    assert actual.dtype == expected.dtype and actual.tobytes() == expected.tobytes()
+
+
+def test_scores_need_no_torch() -> None:
+    code = "import sys, fdta.boxes, fdta.evaluate.score, fdta.evaluate.matches; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -40,12 +42,37 @@ def process_group(device: torch.device) -> Iterator[None]:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise InputError(
-            f"the other processes of this training cannot be reached ({str(error).splitlines()[0]}); start it with "
-            f"torchrun"
+            f"the other processes of this training cannot be reached ({_first_line(error)}); start it with torchrun"
         ) from None
     yield
     # Not after an error: with a process of the group missing, it may wait for ever.
     dist.destroy_process_group()
+
+
+@contextmanager
+def failures_in_one_line(place: object, device: torch.device, memory: str) -> Iterator[None]:
+    """Report a failure in the block in one line, which names this process if there are several.
+
+    Args:
+        place: what the line begins with.
+        device: where this process computes.
+        memory: settings to lower if the memory of `device` is too small.
+
+    Raises:
+        InputError: `device` is out of memory; or, of several processes, this one failed in any way. If it is not out of
+            memory, its traceback is printed first.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise InputError(f"{place}: {_who()}out of memory on {device}; lower {memory}") from None
+    except Exception as error:
+        if isinstance(error, InputError) or world_size() == 1:
+            raise
+        traceback.print_exc()
+        raise InputError(
+            f"{place}: {_who()}{type(error).__name__}: {_first_line(error)}; the traceback above shows where"
+        ) from None
 
 
 def rank() -> int:
@@ -97,6 +124,20 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 def _together(call: Callable[..., Any], *arguments: Any) -> None:
     try:
         call(*arguments)
-    except RuntimeError:
-        who = f"process {dist.get_rank()} of {dist.get_world_size()}"
-        raise InputError(f"{who}: another process of this training ended; its own line says why") from None
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        # "[pair.cc:553] Connection closed by peer [127.0.0.1]:5792. This is typically caused by ..."
+        cause = re.sub(r"^\[\S+\] ", "", _first_line(error)).partition(". ")[0]
+        raise InputError(
+            f"{_who()}no exchange with another process of this training ({cause}); if it ended, its own line says why"
+        ) from None
+
+
+def _who() -> str:
+    """Name of this process at the start of a message, if there are several."""
+    return f"process {rank()} of {world_size()}: " if world_size() > 1 else ""
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

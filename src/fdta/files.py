@@ -1,7 +1,8 @@
-"""Files appear whole or not at all."""
+"""Files appear whole or not at all, and stay whole if the machine stops."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -15,31 +16,91 @@ from typing import Any
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success it takes the place of `path`, on failure it is removed."""
+    """Give a temporary path next to `path`. On success it replaces `path` and is on disk; on failure it is removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
         yield temporary
+        _sync(temporary)
         os.replace(temporary, path)
+        _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def place(made: Path, target: Path) -> None:
+    """Put the file or folder `made` at `target`, which it replaces; both must be in one file system.
+
+    A folder that was there is set aside until the new one is in its place (`restore_folder`).
+    """
+    restore_folder(target)
+    try:
+        _sync(made)
+        if target.is_dir():
+            os.replace(target, _aside(target))
+        os.replace(made, target)
+        _sync(target.parent)
+    finally:
+        restore_folder(target)
+
+
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path`; on success it takes the place of `path`, on failure it is removed."""
+    """Give a temporary folder next to `path`. On success it replaces `path`; on failure it is removed.
+
+    The folder that was there is set aside until the new one is in its place, and is brought back if that fails. If the
+    process is killed in between, `restore_folder` brings it back; the next call starts with that.
+
+    The names in the two folders are on disk at the end. The contents of the files are not: waiting for thousands of
+    images would take too long, and a folder can be made again.
+
+    Raises:
+        NotADirectoryError: `path` is a file or a link.
+    """
     path = Path(path)
+    if path.is_symlink() or path.is_file():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
+    restore_folder(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     temporary.mkdir()
     try:
         yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+        place(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def restore_folder(path: Path) -> None:
+    """Bring back the folder that `whole_folder` set aside for a new one, or remove it if the new one is in its place.
+
+    Does nothing if no folder is set aside.
+    """
+    aside = _aside(path)
+    if not aside.exists():
+        return
+    if path.exists():
+        shutil.rmtree(aside)
+    else:
+        os.replace(aside, path)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.before")
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the list of names of a folder, is on disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        # Some network file systems cannot do this for folders.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(number)
 
 
 def digest(folder: Path, pattern: str) -> str:
@@ -61,3 +122,15 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON to `path`, whole or not at all."""
     write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def link_or_copy(source: Path | str, target: Path | str) -> None:
+    """Make `target` the same file as `source` where the file system can, else a copy.
+
+    Sharing is safe for files that are replaced and never changed in place, as ours are.
+    """
+    Path(target).unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

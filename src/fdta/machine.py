@@ -13,10 +13,11 @@ def machine() -> str:
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB, torch {torch.__version__}, {gpu}"
+    return f"{processor()}, {os.cpu_count()} cores, {memory:.0f} GiB, torch {torch.__version__}, {gpu}"
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

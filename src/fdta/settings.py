@@ -162,6 +162,14 @@ def expand(overrides: Any, where: str, path: Path) -> dict[str, Any]:
     return nested
 
 
+def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key: the opposite of `expand`."""
+    found: dict[str, Any] = {}
+    for key, value in nested.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
+
+
 def merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
     """`base` with the values of `override`; mappings in both are merged likewise."""
     merged = dict(base)

@@ -117,5 +117,5 @@ def write_project(root: Path) -> None:
     (root / "data" / "dance" / "depth-train.json").write_text(json.dumps(costs))
     milliseconds = {"detr": 30.0, "sa": 2.0, "ta": 3.0, "id-prediction": 10.0, "other": 5.0, "total": 50.0}
     speed = {"milliseconds": milliseconds, "image": [160, 96], "objects": 4.5, "machine": "a machine", "threads": 2}
-    (root / "results" / "speed").mkdir(parents=True)
-    (root / "results" / "speed" / "dance.json").write_text(json.dumps(speed))
+    (root / "results").mkdir()
+    (root / "scores" / "dance" / "speed.json").write_text(json.dumps(speed))

@@ -19,7 +19,8 @@ from fdta.experiment.settings import Settings
 from fdta.loss.attributes import AttributeHeads
 from fdta.model.detector import DeformableDetector
 from fdta.model.fdta import FDTA
-from fdta.train.objectives import DetectorObjective, TrackerObjective
+from fdta.train.detector import DetectorObjective
+from fdta.train.tracker import TrackerObjective
 
 
 def gradients(kind: str, settings: Settings, batch: ClipBatch) -> dict[str, Any]:

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from fdta.model.deformable_attention import DeformableAttention, Table, _WithoutSamples, deformable_attention
+from fdta.model import deformable_kernel
+from fdta.model.deformable_attention import (
+    DeformableAttention,
+    Table,
+    _sizes,
+    _WithoutSamples,
+    deformable_attention,
+)
 
 SHAPES = [(4, 6), (2, 3)]
 TOKENS = sum(height * width for height, width in SHAPES)
@@ -134,3 +142,14 @@ def test_with_and_without_gradient(coordinates: int) -> None:
         read = attention(*arguments, padding)
     assert recorded.requires_grad and not read.requires_grad
     torch.testing.assert_close(read, recorded.detach(), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("cached", [_sizes, deformable_kernel.cells_of_levels])
+def test_tensors_of_the_last_sizes_alone_are_kept(cached: Any) -> None:
+    attention = DeformableAttention(width=4, heads=1, levels=1, points=1)
+    references = torch.rand(1, 3, 1, 2)
+    for height in range(1, 101):
+        memory = torch.randn(1, 2 * height, 4)
+        attention(torch.randn(1, 3, 4), references, memory, [(height, 2)], None)
+        deformable_kernel.cells_of_levels(((height, 2),), memory.device)
+    assert cached.cache_info().currsize == deformable_kernel.KEPT < 100

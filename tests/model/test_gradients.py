@@ -16,7 +16,7 @@ from fdta.data.clips import ClipBatch
 from fdta.data.targets import Targets
 from fdta.model.fdta import FDTA
 from fdta.train import objectives
-from fdta.train.objectives import TrackerObjective
+from fdta.train.tracker import TrackerObjective
 
 FRAMES, OBJECTS, HEIGHT, WIDTH = 3, 2, 48, 64
 CHANGE = 1e-6

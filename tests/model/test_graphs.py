@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from fdta.experiment.settings import Settings
 from fdta.model import graphs
+from fdta.model.deformable_attention import kept
 from fdta.model.fdta import FDTA
 from fdta.model.graphs import Graphed
 from fdta.model.inference import optimized
@@ -128,6 +130,19 @@ def test_recorded_detector_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> No
     """Two sizes by turns, so that what the detector keeps of one is replaced by the other's."""
     record_graphs(monkeypatch)
     compare_by_turns(model(), "cpu")
+
+
+def test_constants_of_the_detector_outlive_the_tensors_of_other_sizes() -> None:
+    """A graph reads the memory of what the attention keeps of an image's size, and holds it with the constants."""
+    detector, device = model().detector, torch.device("cpu")
+    detector(torch.randn(1, 3, 48, 112))  # a size of no other test
+    constants = detector.constants()
+    read = [weakref.ref(tensor) for tensor in kept(detector.unpadded[1].shapes, device)]
+    for height in range(1000, 1100):
+        kept([(height, 1)], device)
+    assert len(read) == 2 and all(tensor() is not None for tensor in read)
+    del constants
+    assert all(tensor() is None for tensor in read)
 
 
 class Transfers(TorchDispatchMode):

@@ -44,7 +44,7 @@ from fdta.model.weights import to_published
 from fdta.settings import to_plain
 from fdta.synthetic.render import render_split
 from fdta.synthetic.settings import RenderSettings
-from fdta.track.run import load_run
+from fdta.track.run import load_tracker
 
 ROOT = Path(__file__).parents[2]
 # As published in all that shapes do not tell: eight heads, 32 groups, frozen batch norm.
@@ -126,7 +126,7 @@ def test_file_of_published_names_and_shapes(configuration: str, capsys: pytest.C
     told = capsys.readouterr().out
     assert f"{path}: FDTA\n" in told and "missing: Identity Adapter" in told and "left out: optimizer, states" in told
 
-    model, settings, name = load_run("model.pt", Path(), Path("no params"), None, torch.device("cpu"))
+    model, settings, name = load_tracker(Path("model.pt"), torch.device("cpu"))
     assert name == "imported/published"
     assert settings == Settings(
         history=shapes["id_decoder.rel_pos_embeds"][1],
@@ -199,7 +199,7 @@ def test_motip_becomes_base(capsys: pytest.CaptureFixture) -> None:
     assert run("import", str(path), "--output", "model.pt") == 0
     told = capsys.readouterr().out
     assert f"{path}: MOTIP (the variant base)" in told and "missing: nothing" in told and "left out: nothing" in told
-    model, settings, _ = load_run("model.pt", Path(), Path("no params"), None, torch.device("cpu"))
+    model, settings, _ = load_tracker(Path("model.pt"), torch.device("cpu"))
     assert checkpoint.model_settings(to_plain(settings), Path()) == BASE
     assert model.temporal_adapter is None and model.detector.spatial_adapter is None
 
@@ -278,7 +278,7 @@ def test_export_and_import_give_the_same_bytes(variant: str, capsys: pytest.Capt
 def test_export_of_a_detector_and_its_import() -> None:
     settings = Experiment(ROOT / "params.yaml", "smoke").settings("smoke-dance", "detector")
     detector = DeformableDetector(settings.backbone, settings.detector, settings.spatial)
-    path = Path("models/smoke-dance/detector.pt")
+    path = Path("models/smoke-dance/detector/model.pt")
     checkpoint.save_model(path, detector, settings, "smoke-dance/detector")
     assert run("export", "smoke-dance/detector", "--output", "exported.pth") == 0
     # By this name the published code tells a detector alone.

@@ -32,7 +32,7 @@ from fdta.model.settings import (
     SpatialSettings,
     TemporalSettings,
 )
-from fdta.report import mlflow_sync
+from fdta.report import mlflow_store, mlflow_sync
 from fdta.report.mlflow_sync import State, sync, write_state
 from fdta.track.settings import TrackerSettings
 
@@ -222,6 +222,21 @@ def test_tables_are_a_link_away(params: Experiment, root: Path, client: mlflow.M
     assert [chart["type"] for chart in view["compareRunCharts"]] == ["BAR"] * 5 + ["DIFFERENCE"]
 
 
+def test_a_table_of_baselines_alone_has_a_view(
+    changed_params: Callable[..., Experiment], root: Path, client: mlflow.MlflowClient
+):
+    params = changed_params(
+        (
+            "rows: {sort: sort, bot-sort: bot-sort, motip: base, ours: full, ours-extra: extra}",
+            "rows: {sort: sort, bot-sort: bot-sort}",
+        )
+    )
+    assert sync(params, root).reason is None
+    tags = client.get_experiment_by_name("fdta/tiny/dance").tags
+    view = json.loads(tags["mlflow.sharedViewState.table-1"])
+    assert len(view["selectedColumns"]) == 5 and not view["orderByAsc"]
+
+
 def test_sending_again_adds_nothing(params: Experiment, root: Path, client: mlflow.MlflowClient):
     first = sync(params, root)
     tags = {run.info.run_id: run.data.tags for run in stored_runs(client)}
@@ -316,7 +331,7 @@ def test_an_unreachable_store_is_one_warning(
 ):
     uri = request.getfixturevalue("silent") if uri == "silent" else uri
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setattr(mlflow_sync, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(mlflow_store, "CONNECT_SECONDS", 0.2)
     before, began = dict(os.environ), time.monotonic()
     state = sync(params, root)
     assert time.monotonic() - began < 5 and dict(os.environ) == before

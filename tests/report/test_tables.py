@@ -204,7 +204,7 @@ def test_runs_and_files_that_the_tables_need(params: Experiment, root: Path):
     assert table_baselines(params) == [Run("dance", "sort"), Run("dance", "bot-sort")]
     inputs = [str(path.relative_to(root)) for path in table_inputs(params, root)]
     assert len(set(inputs)) == len(inputs) and all((root / path).is_file() for path in inputs)
-    assert {"results/speed/dance.json", "models/dance/ta/seed-0/history.jsonl"} <= set(inputs)
+    assert {"scores/dance/speed.json", "models/dance/ta/seed-0/history.jsonl"} <= set(inputs)
     assert {path for path in inputs if "similarity" in path} == {
         f"scores/dance/{name}/seed-0/test-similarity.json" for name in ("detector", "base", "ta", "full")
     }

@@ -17,7 +17,6 @@ from fdta.model.detector import DetectorOutput
 from fdta.model.fdta import FDTA
 from fdta.model.settings import AssociationSettings, BackboneSettings, DetectorSettings, TemporalSettings
 from fdta.track.detections import read_detections
-from fdta.track.run import track_folder
 from fdta.track.sequence import Part, track_sequence, track_split
 from fdta.track.settings import TrackerSettings
 
@@ -157,65 +156,51 @@ def test_split_is_tracked_to_files_and_told_line_by_line(tmp_path: Path, caplog:
     ]
 
 
-def test_an_interrupted_run_goes_on_with_the_next_sequence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_interrupted_run_resumes_with_the_next_sequence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("a", "b"):
         write_sequence(tmp_path / "data" / "test" / name, 2)
     broken = tmp_path / "data/test/b/img1/00000002.png"
     image = broken.read_bytes()
-    torch.manual_seed(0)
-    model = FDTA(SETTINGS).eval()
-    tracks = tmp_path / "tracks/dance/full/seed-0/test"
+    tracks, detections = tmp_path / "tracks", tmp_path / "detections"
 
-    def track(settings: Settings = SETTINGS) -> list[str]:
+    def track(resume: bool = True) -> list[str]:
         caplog.clear()
         with caplog.at_level(logging.INFO, "fdta"):
-            track_folder(model, settings, "dance/full/seed-0", tmp_path / "data/test", tmp_path, None, CPU)
-        return [message.partition(":")[2].strip().rpartition(",")[0] for message in caplog.messages]
+            track_split(Scripted(), tmp_path / "data/test", tracks, detections, SETTINGS, CPU, resume=resume)
+        return [message.partition(",")[0] for message in caplog.messages]
 
-    def interrupt() -> None:
-        broken.write_bytes(b"nothing")
-        with pytest.raises(InputError):
-            track()
-        broken.write_bytes(image)
-        assert not (tracks / "summary.json").exists()
-
-    assert track() == ["2 frames", "2 frames"]
-    whole = {path.name: path.read_bytes() for path in tracks.iterdir()}
-    assert set(whole) == {"a.txt", "b.txt", "summary.json"}
-    (tracks / "summary.json").unlink()
-    interrupt()
-    assert track() == ["", "2 frames"]  # a: tracked before
-    assert {path.name: path.read_bytes() for path in tracks.iterdir()} == whole
-    (tracks / "summary.json").unlink()
-    interrupt()
-    other = dataclasses.replace(SETTINGS, tracker=dataclasses.replace(SETTINGS.tracker, newborn_threshold=0.1))
-    assert track(other) == ["2 frames", "2 frames"]
+    assert track() == ["a: 2 frames", "b: 2 frames"]
+    whole = {path.name: path.read_bytes() for path in (*tracks.iterdir(), *detections.iterdir())}
+    (tracks / "b.txt").unlink()
+    broken.write_bytes(b"nothing")
+    with pytest.raises(InputError):
+        track()
+    broken.write_bytes(image)
+    assert track() == ["a: tracked before", "b: 2 frames"]
+    assert {path.name: path.read_bytes() for path in (*tracks.iterdir(), *detections.iterdir())} == whole
+    assert track(resume=False) == ["a: 2 frames", "b: 2 frames"]
 
 
 def test_parts_give_what_one_run_gives(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("a", "b", "c"):
         write_sequence(tmp_path / "data" / "test" / name, 2)
-    torch.manual_seed(0)
-    model = FDTA(SETTINGS).eval()
 
     def track(output: str, part: str | None = None) -> list[str]:
         caplog.clear()
+        folder = tmp_path / output
         with caplog.at_level(logging.INFO, "fdta"):
             share = Part.parse(part) if part else None
-            track_folder(model, SETTINGS, "r", tmp_path / "data/test", tmp_path, tmp_path / output, CPU, share)
+            places = (folder / "tracks", folder / "detections")
+            track_split(Scripted(), tmp_path / "data/test", *places, SETTINGS, CPU, share, resume=True)
         return [message.partition(",")[0] for message in caplog.messages]
 
     track("whole")
     assert track("parts", "1/2") == ["a: 2 frames", "c: 2 frames"]
     assert track("parts", "2/2") == ["b: 2 frames"]
-    assert not (tmp_path / "parts/summary.json").exists()
     assert track("parts") == ["a: tracked before", "b: tracked before", "c: tracked before"]
-    for path in (tmp_path / "whole").iterdir():
-        if path.is_file():
-            assert (tmp_path / "parts" / path.name).read_bytes() == path.read_bytes()
-    assert {path.name for path in (tmp_path / "parts").iterdir()} == {
-        path.name for path in (tmp_path / "whole").iterdir()
-    }
+    files = {path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*.*")}
+    assert files == {path.relative_to(tmp_path / "parts") for path in (tmp_path / "parts").rglob("*.*")}
+    assert all((tmp_path / "parts" / path).read_bytes() == (tmp_path / "whole" / path).read_bytes() for path in files)
 
 
 @pytest.mark.parametrize("text", ["3/2", "0/2", "2", "a/b", "1/0"])

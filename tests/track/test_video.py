@@ -140,7 +140,7 @@ def test_every_kind_of_input_is_tracked_as_the_sequence_is(weights, tmp_path):
 def test_folder_of_sequences_wants_no_video(weights, tmp_path, capsys):
     (tmp_path / "split/one").mkdir(parents=True)
     assert track(weights, tmp_path / "split", "--video", str(tmp_path / "x.mp4")) == 2
-    assert "--video and --json want one" in capsys.readouterr().err
+    assert "--video and --json need one" in capsys.readouterr().err
 
 
 def test_images_come_in_the_order_of_their_numbers(tmp_path):

@@ -21,13 +21,12 @@ def rendered(tmp_path_factory):
     """Data with depth, and an untrained detector."""
     root = tmp_path_factory.mktemp("training")
     for split in ("train", "val"):
-        assert main(["data", "render", "smoke-dance", split, "--root", str(root / "data"), *CHOICE]) == 0
-    output = str(root / "data/smoke-dance/depth-train.json")
-    assert main(["depth", "smoke-dance", "train", "--root", str(root / "data"), "--output", output, *CHOICE]) == 0
+        assert main(["data", "render", "smoke-dance", split, "--root", str(root), *CHOICE]) == 0
+    assert main(["depth", "smoke-dance", "train", "--root", str(root), *CHOICE]) == 0
     detector_settings = Experiment(ROOT / "params.yaml", "smoke").settings("smoke-dance", "detector")
     torch.manual_seed(0)
     detector = DeformableDetector(detector_settings.backbone, detector_settings.detector, detector_settings.spatial)
-    path = root / "models/smoke-dance/detector.pt"
+    path = root / "models/smoke-dance/detector/model.pt"
     checkpoint.save_model(path, detector, detector_settings, "smoke-dance/detector")
     return root
 
@@ -37,7 +36,7 @@ def root(rendered, tmp_path):
     """A place of its own for the models of one test."""
     (tmp_path / "data").symlink_to(rendered / "data")
     (tmp_path / "models/smoke-dance").mkdir(parents=True)
-    (tmp_path / "models/smoke-dance/detector.pt").symlink_to(rendered / "models/smoke-dance/detector.pt")
+    (tmp_path / "models/smoke-dance/detector").symlink_to(rendered / "models/smoke-dance/detector")
     return tmp_path
 
 

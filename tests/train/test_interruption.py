@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import signal
 import subprocess
@@ -10,13 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.training_data import CHOICE, ROOT, RUN, read_history
+from helpers.training_data import CHOICE, ROOT, RUN, read_history, without_times, work
 
 from fdta.cli import main
 from fdta.files import whole_file
 from fdta.model import checkpoint
 from fdta.train import loop
 from fdta.train.interruption import StopRequest
+from fdta.train.optimizer import rate_factor
 
 LONGER = {"clips_per_epoch": 12, "batch": 2, "checkpoint_seconds": 0.0, "validate_every": 1}
 
@@ -37,19 +39,20 @@ def test_training_ended_at_random_moments_ends_with_the_same_bytes(root, params_
     assert len(told) == ended.count(143) and "Traceback" not in done.stderr
     folder = root / "models" / RUN
     interrupted = (folder / "model.pt").read_bytes()
-    assert not (folder / "resume.pt").exists() and list(folder.glob(".*")) == []
+    assert {path.name for path in folder.iterdir()} == {"model.pt", "history.jsonl", "record.json"}
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     assert [record["step"] for record in read_history(folder, "step")] == list(range(1, 13))
     assert [record["epoch"] for record in read_history(folder, "epoch")] == [0, 1]
-    scores = [record["scores"] for record in read_history(folder, "epoch")]
+    records = without_times(folder)
     assert main([*arguments, "--again"]) == 0
     assert (folder / "model.pt").read_bytes() == interrupted
-    assert [record["scores"] for record in read_history(folder, "epoch")] == scores
+    assert without_times(folder) == records
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("moment", ["step", "validation"])
 def test_signal_saves_the_state_and_ends_in_one_line(root, finished, capsys, monkeypatch, number, status, moment):
-    where = {"step": "fdta.train.loop.average_gradients", "validation": "fdta.train.run.track_sequence"}[moment]
+    where = {"step": "fdta.train.loop.average_gradients", "validation": "fdta.train.validation.track_sequence"}[moment]
     module, _, name = where.rpartition(".")
     function = getattr(sys.modules[module], name)
     calls = []
@@ -69,7 +72,7 @@ def test_signal_saves_the_state_and_ends_in_one_line(root, finished, capsys, mon
     step = 1 if moment == "step" else 4
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("fdta: ") and f"stopped by {number.name} after step {step} of 4" in last
-    assert checkpoint.load(root / "models" / RUN / "resume.pt")["step"] == step
+    assert checkpoint.load(work(root) / "resume.pt")["step"] == step
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert main(arguments) == 0
     assert (root / "models" / RUN / "model.pt").read_bytes() == finished
@@ -108,10 +111,63 @@ def test_full_disk_ends_in_one_line_and_keeps_the_earlier_state(root, params_wit
         assert main(arguments) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("fdta: ")]
     assert "No space left" in line and "free some room" in line
-    assert checkpoint.load(folder / "resume.pt")["step"] == full_from - 1
-    assert not (folder / "model.pt").exists() and list(folder.glob(".*")) == []
+    assert checkpoint.load(work(root) / "resume.pt")["step"] == full_from - 1
+    assert not folder.exists() and list(work(root).glob(".*")) == []
     assert main(arguments) == 0
     assert [record["step"] for record in read_history(folder, "step")] == [1, 2]
+
+
+def test_saves_append_to_the_history_and_do_not_grow(root, params_with, monkeypatch):
+    choice = params_with(training={**LONGER, "batch": 1, "validate_every": 0})
+    saves = []
+    save = checkpoint.save
+
+    def noted(path, state):
+        save(path, state)
+        history = path.with_name("history.jsonl")
+        if path.name == "resume.pt" and history.exists():
+            saves.append((path.stat().st_size, history.stat().st_ino, history.read_text()))
+
+    monkeypatch.setattr(checkpoint, "save", noted)
+    assert main(["train", RUN, "--root", str(root), *choice]) == 0
+    sizes, inodes, texts = zip(*saves, strict=True)
+    # The optimizer has more to save from the second epoch on, where the identity loss begins.
+    epochs = sizes[:11], sizes[-11:]
+    assert len(sizes) >= 22 and epochs[1][0] > epochs[0][-1]
+    # A record has about 300 bytes.
+    assert all(max(of_epoch) - min(of_epoch) < 100 for of_epoch in epochs)
+    assert len(set(inodes)) == 1
+    assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(texts))
+
+
+def test_a_training_whose_history_is_lost_does_not_resume(root, params_with, capsys, monkeypatch):
+    choice = params_with(training={"epochs": 1, "validate_every": 0, "checkpoint_seconds": 0.0, "batch": 1})
+    arguments = ["train", RUN, "--root", str(root), *choice]
+    with monkeypatch.context() as patch:
+        patch.setattr("fdta.train.loop.rate_factor", _interrupt_at(2))
+        assert main(arguments) == 130
+    history = work(root) / "history.jsonl"
+    assert [record["step"] for record in read_history(work(root), "step")] == [1, 2]
+    history.unlink()
+    capsys.readouterr()
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == (
+        f"fdta: {history}: not the history of the training to resume; restore the file, or train from scratch with "
+        f"--again\n"
+    )
+    assert main([*arguments, "--again"]) == 0
+    folder = root / "models" / RUN
+    assert [record["step"] for record in read_history(folder, "step")] == [1, 2, 3, 4]
+    assert len(read_history(folder, "epoch")) == 1
+
+
+def _interrupt_at(step):
+    def factor(number, *rest):
+        if number == step:
+            raise KeyboardInterrupt
+        return rate_factor(number, *rest)
+
+    return factor
 
 
 def test_what_a_kill_in_the_midst_of_writing_left_is_removed(root):
@@ -121,5 +177,5 @@ def test_what_a_kill_in_the_midst_of_writing_left_is_removed(root):
         for path in left:
             path.write_bytes(b"")
     left[0].write_bytes(b"")
-    loop._remove_unfinished(folder, "")
+    loop._remove_unfinished(folder)
     assert [path.exists() for path in left] == [False, True]

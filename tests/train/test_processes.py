@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,13 +14,17 @@ import time
 import pytest
 import torch
 from helpers.train_in_two import gradients
-from helpers.training_data import ROOT, RUN, read_history
+from helpers.training_data import CHOICE, ROOT, RUN, read_history, work
 
 from fdta.cli import main
 from fdta.data.clips import ClipBatch, ClipDataset, ClipSampler, collate
 from fdta.experiment.params import Experiment
+from fdta.experiment.settings import Settings
 from fdta.model import checkpoint
+from fdta.model.detector import DeformableDetector
 from fdta.train.batches import Plan, load
+from fdta.train.detector import DetectorObjective
+from fdta.train.tracker import TrackerObjective
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -133,30 +139,29 @@ def test_batches_go_on_where_a_training_was_stopped(rendered, settings, workers)
 
 
 def test_two_processes_stop_and_go_on_and_train_as_one(root, params_with, capfd):
-    """Stopped by SIGTERM, refused with another number of processes, given again; beside one process of batch 2."""
+    """Stopped by SIGTERM and run again; compared with one process of batch 2."""
     training = {"clips_per_epoch": 8, "checkpoint_seconds": 0.0, "warmup_steps": 4}
     choice = params_with(training={**training, "batch": 1}, augmentation={"crop": 0.0})
     command = [*TORCHRUN, "-m", "fdta", "train", RUN, "--root", str(root), *choice]
     folder = root / "models" / RUN
     process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60
-    while not (folder / "resume.pt").exists() and time.monotonic() < deadline and process.poll() is None:
+    while not list(folder.parent.glob(".*/resume.pt")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     (line,) = [line for line in process.communicate()[1].splitlines() if line.startswith("fdta: ")]
     assert "stopped by SIGTERM" in line
-    saved = checkpoint.load(folder / "resume.pt")["step"]
+    saved = checkpoint.load(work(root) / "resume.pt")["step"]
     assert 0 < saved < 8
-    assert main(["train", RUN, "--root", str(root), *choice]) == 2
-    assert "made by 2 processes, these are 1" in capfd.readouterr().err
 
     again = subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True, text=True)
     assert again.stderr.count("HOTA") == 1
     two = read_history(folder, "step")
     assert [record["step"] for record in two] == list(range(1, 9)) and not (folder / "resume.pt").exists()
+    assert json.loads((folder / "record.json").read_text())["job"]["processes"] == 2
     choice = params_with(training={**training, "batch": 2}, augmentation={"crop": 0.0})
     assert main(["train", RUN, "--root", str(root), *choice]) == 0
-    assert "training anew" not in capfd.readouterr().err
+    assert "from scratch" not in capfd.readouterr().err
     for ours, theirs in zip(two, read_history(folder, "step"), strict=True):
         assert ours["losses"] == pytest.approx(theirs["losses"], rel=2e-2, abs=1e-4)
         if ours["step"] == 1:
@@ -179,3 +184,50 @@ def test_process_that_fails_brings_the_others_down(root, params_with):
         f"fdta: {image}: cut short; copy the sequence again"
     ]
     assert not (root / "models" / RUN / "model.pt").exists()
+
+
+MEMORY = "out of memory on cpu; lower training.batch or training.no_gradient_chunk"
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        ("memory", MEMORY),
+        ("memory of an exchange", MEMORY),
+        ("defect", "ValueError: these shapes; the traceback above shows where"),
+    ],
+)
+def test_process_that_fails_names_itself_and_its_cause(root, params_with, failure, told):
+    choice = params_with(training={"clips_per_epoch": 8, "batch": 1})
+    helper = str(ROOT / "tests/helpers/train_failing.py")
+    command = [*TORCHRUN, helper, failure, "train", RUN, "--root", str(root), *choice]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("fdta: ")]
+    assert f"fdta: {root / 'models' / RUN}: process 1 of 2: {told}" in lines
+    others = [line for line in lines if "process 1 of 2" not in line]
+    assert len(lines) == 1 + len(others) and len(others) <= 1
+    assert all(line.startswith("fdta: process 0 of 2: no exchange with another process") for line in others)
+    # torchrun names the process that failed first, and its exit code.
+    assert done.returncode == 1 and re.search(r"rank +: 1 .*\n +exitcode +: 2 ", done.stderr)
+    assert ("ValueError: these shapes\ndo not fit\n" in done.stderr) == (failure == "defect")
+
+
+@pytest.mark.parametrize(
+    ("run", "told"),
+    [(RUN, MEMORY), ("smoke-dance/detector", "out of memory on cpu; lower detector_training.batch")],
+)
+def test_single_process_out_of_memory_ends_in_one_line(root, monkeypatch, capsys, run, told):
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    for objective in (DetectorObjective, TrackerObjective):
+        monkeypatch.setattr(objective, "__call__", fail)
+    checkpoint.save_model(root / "models/smoke-appearance/detector/model.pt", *_appearance())
+    assert main(["train", run, "--root", str(root), *CHOICE]) == 2
+    assert capsys.readouterr().err == f"fdta: {root / 'models' / run}: {told}\n"
+
+
+def _appearance() -> tuple[DeformableDetector, Settings, str]:
+    """The detector that the other data sets' detectors start from."""
+    settings = Experiment(ROOT / "params.yaml", "smoke").settings("smoke-appearance", "detector")
+    return DeformableDetector(settings.backbone, settings.detector, settings.spatial), settings, "smoke-appearance"

@@ -6,14 +6,14 @@ import dataclasses
 
 import pytest
 import torch
-from helpers.training_data import CHOICE, RUN, first_batch, read_history
+from helpers.training_data import CHOICE, RUN, first_batch, read_history, work
 
 from fdta.cli import main
 from fdta.data.clips import ClipDataset
 from fdta.model import checkpoint
 from fdta.model.fdta import FDTA
-from fdta.train.objectives import TrackerObjective, detect
 from fdta.train.optimizer import clip_gradients
+from fdta.train.tracker import TrackerObjective, detect
 
 
 def _train(root, choice, *more):
@@ -90,7 +90,7 @@ def test_scale_of_float16_is_gone_on_from(root, params_with, monkeypatch):
         patch.setattr(torch.amp.GradScaler, "state_dict", save)
         assert _train(root, choice) == 130
     monkeypatch.undo()
-    assert checkpoint.load(root / "models" / RUN / "resume.pt")["scaler"]["scale"] == 512.0
+    assert checkpoint.load(work(root) / "resume.pt")["scaler"]["scale"] == 512.0
     monkeypatch.setattr(
         torch.amp.GradScaler, "load_state_dict", lambda self, x: (loaded.append(x), load_state_dict(self, x))
     )
@@ -133,22 +133,23 @@ def test_gradient_of_a_step_is_the_mean_over_its_batches(root, params_with, monk
     assert torch.allclose(found[0]["detector.class_heads.0.weight"], sum(losses) / 3, rtol=1e-4, atol=1e-6)
 
 
-def test_finished_run_is_left_alone_until_asked_or_changed(root, finished, rendered, capsys):
+def test_finished_run_is_not_trained_again_until_asked_or_changed(root, finished, capsys):
     path = root / "models" / RUN / "model.pt"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(finished)
     assert _train(root, CHOICE) == 0
-    assert "finished already" in capsys.readouterr().err
-    assert list(path.parent.iterdir()) == [path]
+    assert "up to date" not in capsys.readouterr().err
+    record = path.with_name("record.json").read_text()
+    assert _train(root, CHOICE) == 0
+    assert "up to date" in capsys.readouterr().err
+    assert path.with_name("record.json").read_text() == record
     assert _train(root, CHOICE, "--again") == 0
-    assert "finished already" not in capsys.readouterr().err
+    assert "up to date" not in capsys.readouterr().err
     assert path.read_bytes() == finished and (path.parent / "history.jsonl").exists()
-    state = checkpoint.load(root / "models/smoke-dance/detector.pt")
+    state = checkpoint.load(root / "models/smoke-dance/detector/model.pt")
     state["model"]["level_embedding"] += 1
-    (root / "models/smoke-dance/detector.pt").unlink()
-    checkpoint.save(root / "models/smoke-dance/detector.pt", state)
+    (root / "models/smoke-dance/detector").unlink()
+    checkpoint.save(root / "models/smoke-dance/detector/model.pt", state)
     assert _train(root, CHOICE) == 0
-    assert "finished already" not in capsys.readouterr().err and path.read_bytes() != finished
+    assert "up to date" not in capsys.readouterr().err and path.read_bytes() != finished
 
 
 @pytest.mark.parametrize("broken", ["loss", "gradient", "matching"])

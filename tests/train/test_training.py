@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers.training_data import CHOICE, ROOT, RUN, first_batch
+from helpers.training_data import CHOICE, ROOT, RUN, first_batch, work
 
 from fdta.cli import main
 from fdta.data.clips import ClipDataset, ClipSampler, collate
@@ -17,11 +17,11 @@ from fdta.loss.matching import match
 from fdta.model import checkpoint
 from fdta.model.fdta import FDTA
 from fdta.model.weights import to_published
-from fdta.train import objectives
-from fdta.train import run as train_run
-from fdta.train.objectives import TrackerObjective, by_trajectory, detect
+from fdta.train import detector as train_detector
+from fdta.train import objectives, tracker, validation
 from fdta.train.optimizer import build_optimizer, clip_gradients, rate_factor
 from fdta.train.settings import TrainingSettings
+from fdta.train.tracker import TrackerObjective, by_trajectory, detect
 
 
 def test_same_seed_same_bytes(root, finished):
@@ -35,16 +35,27 @@ def test_other_seed_other_weights(root, finished):
     assert (root / "models" / other / "model.pt").read_bytes() != finished
 
 
-def test_state_of_another_training_is_not_gone_on_from(root, finished, capsys):
-    folder = root / "models" / RUN
-    checkpoint.save(folder / "resume.pt", {"format": checkpoint.FORMAT, "origin": "other"})
-    assert main(["train", RUN, "--root", str(root), *CHOICE]) == 0
-    assert "training anew" in capsys.readouterr().err
-    assert (folder / "model.pt").read_bytes() == finished
+def test_state_of_another_training_is_not_resumed(root, params_with, capsys, monkeypatch):
+    def interrupt(step, *rest):
+        if step == 2:
+            raise KeyboardInterrupt
+        return rate_factor(step, *rest)
+
+    arguments = ["train", RUN, "--root", str(root), *params_with(training={"checkpoint_seconds": 0.0})]
+    with monkeypatch.context() as patch:
+        patch.setattr("fdta.train.loop.rate_factor", interrupt)
+        assert main(arguments) == 130
+    checkpoint.save(work(root) / "resume.pt", {"format": checkpoint.FORMAT, "origin": "other"})
+    assert main(arguments) == 0
+    assert "of another job; training from scratch" in capsys.readouterr().err
+    path = root / "models" / RUN / "model.pt"
+    model = path.read_bytes()
+    assert main([*arguments, "--again"]) == 0
+    assert path.read_bytes() == model
 
 
 def test_without_trackeval_a_training_that_validates_does_not_begin(root, params_with, capsys, monkeypatch):
-    monkeypatch.setattr(train_run, "find_spec", lambda name: None)
+    monkeypatch.setattr(validation, "find_spec", lambda name: None)
     arguments = ["train", RUN, "--root", str(root)]
     assert main([*arguments, *params_with(training={"validate_every": 1})]) == 2
     assert "fdta: training.validate_every: validation needs TrackEval" in capsys.readouterr().err
@@ -54,7 +65,7 @@ def test_without_trackeval_a_training_that_validates_does_not_begin(root, params
 
 @pytest.mark.parametrize("class_index", [1, 15])
 def test_detector_starts_from_a_published_one(root, monkeypatch, class_index):
-    ours = checkpoint.load(root / "models/smoke-dance/detector.pt")["model"]
+    ours = checkpoint.load(root / "models/smoke-dance/detector/model.pt")["model"]
     names = {f"detector.{name}": tensor for name, tensor in ours.items()}
     published = {name.removeprefix("detr."): tensor for name, tensor in to_published(names).items()}
     for name in published:
@@ -68,11 +79,16 @@ def test_detector_starts_from_a_published_one(root, monkeypatch, class_index):
         "detector_class": class_index,
     }
     (root / "params.yaml").write_text(yaml.safe_dump(raw))
-    (root / "models/smoke-dance/detector.pt").unlink()
-    monkeypatch.setattr(train_run, "fit", lambda *arguments, **options: None)
+    (root / "models/smoke-dance/detector").unlink()
+
+    def fit(*arguments, folder, **options):
+        folder.mkdir(parents=True)
+        (folder / "history.jsonl").touch()
+
+    monkeypatch.setattr(train_detector, "fit", fit)
     choice = ["--params", str(root / "params.yaml"), "--benchmark", "smoke"]
     assert main(["train", "smoke-dance/detector", "--root", str(root), *choice]) == 0
-    started = checkpoint.load(root / "models/smoke-dance/detector.pt")["model"]
+    started = checkpoint.load(root / "models/smoke-dance/detector/model.pt")["model"]
     assert started.keys() == ours.keys()
     assert all(torch.equal(started[name], tensor) for name, tensor in ours.items())
 
@@ -126,7 +142,7 @@ def test_association_is_trained_on_the_chosen_matching(rendered, settings, monke
     data = ClipDataset(rendered / "data/smoke-dance", ("train",), settings, settings.history, True, False, 1, 0)
     batch = first_batch(data)
     outputs, matchings, trained_on = [], [], []
-    monkeypatch.setattr(objectives, "detect", lambda *arguments: outputs.append(detect(*arguments)) or outputs[0])
+    monkeypatch.setattr(tracker, "detect", lambda *arguments: outputs.append(detect(*arguments)) or outputs[0])
     monkeypatch.setattr(objectives, "match", lambda *given: matchings.extend(match(*given)) or matchings)
     monkeypatch.setattr(objective, "_association", lambda *arguments: trained_on.extend(arguments) or torch.zeros(()))
     objective(batch, 1)

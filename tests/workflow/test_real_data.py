@@ -20,8 +20,8 @@ from test_smoke import ENVIRONMENT, ROOT
 
 from fdta.depth.video_depth_anything import VideoDepthAnything
 from fdta.model.detector import DeformableDetector
-from fdta.model.weights import to_published
 from fdta.model.settings import BackboneSettings, DetectorSettings, SpatialSettings
+from fdta.model.weights import to_published
 
 DETECTOR = {"width": 32, "encoder_layers": 1, "decoder_layers": 2, "feedforward": 32, "queries": 10}
 BACKBONE = {"stem_width": 8, "widths": [8, 8, 16, 16], "blocks": [1, 1, 1, 1]}
@@ -61,7 +61,9 @@ def snakemake(folder: Path, *arguments: str, params: Path) -> subprocess.Complet
 def write_checkpoints(folder: Path) -> None:
     """A Deformable DETR of COCO's 91 classes and Video Depth Anything, in the published form."""
     torch.manual_seed(0)
-    backbone = BackboneSettings(**{name: tuple(size) if isinstance(size, list) else size for name, size in BACKBONE.items()})
+    backbone = BackboneSettings(
+        **{name: tuple(size) if isinstance(size, list) else size for name, size in BACKBONE.items()}
+    )
     detector = DeformableDetector(backbone, DetectorSettings(classes=91, **DETECTOR), SpatialSettings(enabled=False))
     state = to_published({f"detector.{name}": tensor for name, tensor in detector.state_dict().items()})
     alone = {name.removeprefix("detr."): tensor for name, tensor in state.items()}
@@ -119,8 +121,12 @@ def test_every_data_set_reaches_its_table(workspace: Path):
     for name, rows in ROWS.items():
         records = {row["row"]: row for row in csv.DictReader((workspace / f"results/tables/{name}.csv").open())}
         assert all(records[row]["HOTA_here"] for row in rows), name
-    places = {row["dataset"]: row["scored_on"] for name in ("table-1", "table-2", "table-3") for row in
-              csv.DictReader((workspace / f"results/tables/{name}.csv").open()) if row["dataset"]}
+    places = {
+        row["dataset"]: row["scored_on"]
+        for name in ("table-1", "table-2", "table-3")
+        for row in csv.DictReader((workspace / f"results/tables/{name}.csv").open())
+        if row["dataset"]
+    }
     assert places == {"dancetrack": "val", "sportsmot": "val", "bft": "test"}
 
 
@@ -128,7 +134,10 @@ def test_data_have_our_form(workspace: Path):
     for dataset in ("dancetrack", "sportsmot", "bft"):
         result = subprocess.run(
             ["fdta", "data", "check", dataset, "--decode", "--benchmark", "paper"],
-            cwd=workspace, capture_output=True, text=True, env=ENVIRONMENT,
+            cwd=workspace,
+            capture_output=True,
+            text=True,
+            env=ENVIRONMENT,
         )
         assert result.returncode == 0, result.stdout + result.stderr
     assert len(list(workspace.glob("data/sportsmot/depth/train/*/*.png"))) == 16
@@ -139,9 +148,10 @@ def test_submissions_hold_every_test_sequence(workspace: Path):
         sequences = sorted(path.name for path in (workspace / "data" / dataset / "test").iterdir())
         with zipfile.ZipFile(workspace / f"results/submissions/{dataset}/full/seed-0.zip") as archive:
             assert sorted(archive.namelist()) == [f"{folder}{name}.txt" for name in sequences]
-            assert archive.read(f"{folder}{sequences[0]}.txt") == (
-                workspace / f"tracks/{dataset}/full/seed-0/test/{sequences[0]}.txt"
-            ).read_bytes()
+            assert (
+                archive.read(f"{folder}{sequences[0]}.txt")
+                == (workspace / f"tracks/{dataset}/full/seed-0/test/{sequences[0]}.txt").read_bytes()
+            )
     assert not (workspace / "results/submissions/bft").exists()
 
 
@@ -152,8 +162,8 @@ def test_depth_cost_is_told(workspace: Path):
 
 
 def test_detector_starts_from_the_published_one(workspace: Path):
-    settings = json.loads((workspace / "settings/bft/detector.json").read_text())
-    assert (settings["start"], settings["class"]) == ("pretrained/r50_deformable_detr_coco.pth", 15)
+    job = json.loads((workspace / "models/bft/detector/record.json").read_text())["job"]
+    assert (job["start"], job["start_class"]) == ("pretrained/r50_deformable_detr_coco.pth", 15)
 
 
 def test_nothing_is_fetched_or_done_twice(workspace: Path, server: Loopback):

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,19 +31,22 @@ def snakemake(folder: Path, *arguments: str, params: Path = ROOT / "params.yaml"
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=ENVIRONMENT, timeout=1200)
 
 
+def has_nothing_to_do(result: subprocess.CompletedProcess[str]) -> bool:
+    return "Nothing to be done" in result.stdout + result.stderr
+
+
 def planned(workspace: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> dict[str, set[str]]:
     """What would run again after a change of params.yaml: rule -> the runs (or data sets) it would run for."""
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
     change(raw)
     params = tmp_path / "params.yaml"
     params.write_text(yaml.safe_dump(raw, sort_keys=False))
-    result = snakemake(workspace, "results/tables.md", "-n", "--quiet", "host", params=params)
-    # The dry run has written the changed settings; put the right ones back.
-    snakemake(workspace, "-n", "results/tables.md")
+    result = snakemake(workspace, "results/report.html", "-n", "--quiet", "host", params=params)
     assert result.returncode == 0, result.stderr[-2000:]
     jobs: dict[str, set[str]] = {}
     for rule, block in re.findall(r"rule (\w+):\n((?: +.*\n)+)", result.stdout + result.stderr):
         wildcards = dict(re.findall(r"(\w+)=([\w-]+)", block.partition("wildcards:")[2].partition("\n")[0]))
+        rule = "figure" if rule.startswith("figure_") else rule
         name = wildcards.get("variant") or wildcards.get("method") or wildcards.get("name", "")
         jobs.setdefault(rule, set()).add("/".join(filter(None, [wildcards.get("dataset"), name])))
     return jobs
@@ -101,7 +105,7 @@ def test_every_run_has_model_tracks_and_scores(workspace):
 
 def test_nothing_is_done_twice(workspace):
     result = snakemake(workspace, "-n", "results/tables.md", "results/report.html")
-    assert "Nothing to be done" in result.stdout + result.stderr
+    assert has_nothing_to_do(result)
 
 
 def test_a_missing_score_is_a_dash_and_comes_back(workspace, tmp_path):
@@ -128,8 +132,7 @@ def test_a_tracker_threshold_redoes_tracking_but_no_training(workspace, tmp_path
 
     jobs = planned(workspace, tmp_path, change)
     assert jobs["track"] == jobs["similarity"] == {"smoke-dance/sa"}
-    assert jobs["score"] == {"smoke-dance/sa"} and "tables" in jobs
-    assert not {"render", "depth", "train_detector", "train", "baseline"} & set(jobs)
+    assert jobs["score"] == {"smoke-dance/sa"} and set(jobs) == {"track", "similarity", "score", "tables", "report"}
 
 
 def test_a_variants_setting_redoes_that_variant(workspace, tmp_path):
@@ -138,7 +141,7 @@ def test_a_variants_setting_redoes_that_variant(workspace, tmp_path):
 
     jobs = planned(workspace, tmp_path, change)
     assert jobs["train"] == jobs["track"] == jobs["score"] == {"smoke-dance/no-foreground-weight"}
-    assert not {"render", "depth", "train_detector", "baseline"} & set(jobs)
+    assert not {"render", "depth", "train_detector", "baseline", "figure"} & set(jobs)
 
 
 def test_mlflow_has_the_runs(workspace):
@@ -153,9 +156,122 @@ def test_mlflow_has_the_runs(workspace):
     subprocess.run([sys.executable, "-c", code], cwd=workspace, check=True, env=ENVIRONMENT)
 
 
+@pytest.fixture
+def copy(workspace, tmp_path):
+    """A copy of the finished workspace, to be changed; its files have other times, as in any copy."""
+    folder = tmp_path / "copy"
+    shutil.copytree(
+        workspace,
+        folder,
+        ignore=shutil.ignore_patterns("mlartifacts", "mlflow.db", ".snakemake"),
+        copy_function=shutil.copy,
+    )
+    return folder
+
+
+def params_with(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    change(raw)
+    path.write_text(yaml.safe_dump(raw, sort_keys=False))
+    return path
+
+
+def record(folder: Path, path: str) -> dict[str, Any]:
+    return json.loads((folder / path).read_text())
+
+
+def test_a_copy_without_times_and_metadata_has_nothing_to_do(copy):
+    assert has_nothing_to_do(snakemake(copy, "-n", "results/report.html"))
+
+
+def test_a_dry_run_writes_nothing(copy, tmp_path):
+    def files() -> dict[str, int]:
+        paths = [path for path in copy.rglob("*") if ".snakemake" not in path.parts]
+        return {str(path.relative_to(copy)): path.stat().st_mtime_ns for path in paths}
+
+    before = files()
+    params = params_with(tmp_path / "params.yaml", lambda raw: raw["variants"]["sa"].update({"history": 4}))
+    assert snakemake(copy, "-n", "results/report.html", params=params).returncode == 0
+    assert files() == before
+
+
+def test_params_edited_while_jobs_wait_change_nothing(copy, tmp_path):
+    def with_rate(rate: float) -> Callable[[dict[str, Any]], None]:
+        def change(raw: dict[str, Any]) -> None:
+            for name in ("sa", "ta"):
+                raw["variants"][name]["training.learning_rate"] = rate
+
+        return change
+
+    params = params_with(tmp_path / "params.yaml", with_rate(2e-4))
+    runs = [f"models/smoke-dance/{name}/seed-0" for name in ("sa", "ta")]
+    targets = [f"{run}/model.pt" for run in runs]
+    shutil.rmtree(copy / "logs")
+    command = ["snakemake", "--cores", "1", "--directory", str(copy), "--snakefile", str(ROOT / "Snakefile"), *targets]
+    command += ["--config", "benchmark=smoke", f"params={params}"]
+    with subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as running:
+        while not list(copy.glob("logs/train/**/*.log")) and running.poll() is None:
+            time.sleep(0.02)
+        params_with(params, with_rate(3e-4))
+        told = running.communicate()[1]
+    assert running.returncode == 0, told[-2000:]
+    for run in runs:
+        assert record(copy, f"{run}/record.json")["job"]["settings"]["training"]["learning_rate"] == 2e-4
+    again = snakemake(copy, "-n", *targets, params=params)
+    assert "rule train:" in again.stdout + again.stderr and not has_nothing_to_do(again)
+    params_with(params, with_rate(2e-4))
+    assert has_nothing_to_do(snakemake(copy, "-n", *targets, params=params))
+
+
+def test_a_smaller_split_leaves_nothing_of_the_larger_one(copy, tmp_path):
+    def change(raw: dict[str, Any]) -> None:
+        raw["benchmarks"]["smoke"]["datasets"]["smoke-dance"]["splits"]["test"] = 1
+
+    params = params_with(tmp_path / "params.yaml", change)
+    name = "scores/smoke-dance/base/seed-0/test-similarity.json"
+    before = record(copy, name)["pairs"]
+    result = snakemake(copy, name, params=params)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert record(copy, name)["pairs"] < before
+    for kind, ending in (("detections", "npz"), ("tracks", "txt")):
+        assert len(list((copy / kind / "smoke-dance/base/seed-0/test").glob(f"*.{ending}"))) == 1
+    assert len(list((copy / "data/smoke-dance/test").iterdir())) == 1
+
+
+def test_the_tables_do_not_wait_for_mlflow(copy):
+    (copy / "results/tables.md").unlink()
+    environment = ENVIRONMENT | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    command = ["snakemake", "--cores", "2", "--directory", str(copy), "--snakefile", str(ROOT / "Snakefile")]
+    command += ["results/tables.md", "--config", "benchmark=smoke"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=600)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert (copy / "results/tables.md").is_file()
+    assert "mlflow" not in snakemake(copy, "-n", "--forceall", "results/report.html").stdout
+
+
+def test_a_run_is_traced_to_its_data(workspace):
+    command = [
+        "fdta",
+        "trace",
+        "smoke-dance/full/seed-0",
+        "--benchmark",
+        "smoke",
+        "--params",
+        str(ROOT / "params.yaml"),
+    ]
+    told = subprocess.run(command, cwd=workspace, check=True, env=ENVIRONMENT, capture_output=True, text=True).stdout
+    links = re.findall(r"^(\S+)  (fresh|stale)$", told, re.MULTILINE)
+    assert {state for _, state in links} == {"fresh"}
+    assert links[0][0] == "scores/smoke-dance/full/seed-0/test.json"
+    assert "models/smoke-appearance/detector/model.pt" in dict(links) and "data/smoke-dance/train" in dict(links)
+
+
 def test_trainings_wait_for_still_images(tmp_path):
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
-    raw["benchmarks"]["smoke"]["settings"]["clip"] = {"intervals": [1, 1], "stills": ["people/train", "smoke-flock/val"]}
+    raw["benchmarks"]["smoke"]["settings"]["clip"] = {
+        "intervals": [1, 1],
+        "stills": ["people/train", "smoke-flock/val"],
+    }
     del raw["benchmarks"]["smoke"]["settings"]["clip.intervals"]
     params = tmp_path / "params.yaml"
     params.write_text(yaml.safe_dump(raw, sort_keys=False))

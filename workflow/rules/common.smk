@@ -1,66 +1,103 @@
 import re
+import uuid
 from pathlib import Path
 
+from fdta.errors import InputError
+from fdta.experiment.dvc import stage_steps
+from fdta.experiment.jobs import write_job
 from fdta.experiment.params import Experiment
-from fdta.names import BASELINES, DETECTOR
-from fdta.settings import ParamsError
-from fdta.experiment.plan import METRICS, TRAINING_CURVES, figure_inputs, page_figures, table_inputs
-from fdta.report.server_scores import FILE as SERVER_SCORES
-from fdta.workflow import note_absent_inputs, settle_restored_files, write_resolved_settings
+from fdta.experiment.plan import page_figures
+from fdta.experiment.snapshot import read_snapshot, write_snapshot
+from fdta.experiment.steps import Steps
+from fdta.names import BASELINES, DETECTOR, Run
 
 from snakemake.exceptions import WorkflowError
 
+# params.yaml is read once for each start. Processes that Snakemake starts for single jobs read what it was then.
 PARAMS_FILE = Path(config.get("params", Path(workflow.basedir) / "params.yaml")).absolute()
 try:
-    PARAMS = Experiment(PARAMS_FILE, config.get("benchmark"))
-except ParamsError as error:
+    if workflow.is_main_process:
+        EXPERIMENT = Experiment(PARAMS_FILE, config.get("benchmark"))
+    else:
+        EXPERIMENT = read_snapshot()
+    STEPS = Steps(EXPERIMENT)
+    STEPS.all()
+except InputError as error:
     raise WorkflowError(f"fdta: {error}") from None
-BENCHMARK = PARAMS.benchmark
+BENCHMARK = EXPERIMENT.benchmark
 RENDERED = [name for name, data in BENCHMARK.datasets.items() if data.render is not None]
-CATALOGUED = [name for name in BENCHMARK.datasets if PARAMS.source(name) is not None]
-CHOICE = f"--params {PARAMS_FILE} --benchmark {BENCHMARK.name}"
+CATALOGUED = [name for name in BENCHMARK.datasets if EXPERIMENT.source(name) is not None]
 
 # Trainings ask for all the GPUs that the benchmark gives them, other jobs that compute for one.
 TRAINING_GPUS = BENCHMARK.gpus
 GPU_JOB = 1 if BENCHMARK.gpus else 0
 DEVICE = "--device cuda" if BENCHMARK.gpus else "--device cpu"
 
+# Provenance decides what is stale, not the times of files: inputs that are right are "ancient". So is one more input, a
+# file that is newer than everything and has a content that was never seen, unless the result is stale.
+STALE = Path(".snakemake/stale")
+if workflow.is_main_process:
+    STALE.parent.mkdir(exist_ok=True)
+    STALE.write_text(uuid.uuid4().hex)
+
+
+onstart:
+    write_snapshot(EXPERIMENT, Path())
+    for step in STEPS.known():
+        if not STEPS.state(step).fresh:
+            write_job(Path(), step.job)
+
+
+def step_of(find):
+    """The function `find`, from wildcards to a step, with one line for a wrong name."""
+
+    def found(wildcards):
+        try:
+            return find(wildcards)
+        except InputError as error:
+            raise WorkflowError(f"fdta: {error}") from None
+
+    return found
+
+
+def targets(step):
+    """Files that are there when the inputs of `step` are."""
+    own = [path for path, record in step.job.inputs.items() if record is None]
+    maps = [path if Path(path).suffix else f"{Path(path).parent}/seqmaps/{Path(path).name}.txt" for path in own]
+    return [need.job.target for need in step.needs] + maps
+
+
+def inputs(find):
+    """Input function of a rule whose steps `find` gives."""
+
+    def of(wildcards):
+        step = step_of(find)(wildcards)
+        made = {need.job.target for need in step.needs if not STEPS.state(need).fresh}
+        if not STEPS.state(step).fresh:
+            made.add(str(STALE))
+        return [path if path in made else ancient(path) for path in [*targets(step), str(STALE)]]
+
+    return of
+
+
+def job(find):
+    """Parameter function of a rule: the file of the job."""
+    return lambda wildcards: step_of(find)(wildcards).job.file
+
 
 def one_of(names):
-    """Pattern of a wildcard that is one of `names`; of nothing at all where there are none."""
+    """Pattern of a wildcard that is one of `names`; of nothing at all if there are none."""
     return "|".join(names) or "(?!)"
 
 
-settle_restored_files(Path())
-write_resolved_settings(PARAMS, Path("settings"))
+def run_of(wildcards, name):
+    return Run(wildcards.dataset, name, int(wildcards.seed))
 
 
 wildcard_constraints:
     dataset=one_of(BENCHMARK.datasets),
-    variant=one_of(PARAMS.variants),
+    variant=one_of(EXPERIMENT.variants),
     method=one_of(BASELINES),
     split=one_of({split for data in BENCHMARK.datasets.values() for split in data.splits}),
     seed=r"\d+",
-
-
-def sequences(dataset, split):
-    """What stands for a split: its sequence map and its digest, as other frames may bear the same names."""
-    return [f"data/{dataset}/seqmaps/{split}.{ending}" for ending in ("txt", "json")]
-
-
-def the_sequences(wildcards):
-    return sequences(wildcards.dataset, wildcards.split)
-
-
-def training_data(dataset, variant):
-    """What training `variant` on `dataset` reads: sequences, also of still images, and depth where an adapter needs it.
-
-    Still images that are no data set of the benchmark must be there, with depth maps of the user's own.
-    """
-    settings = PARAMS.settings(dataset, variant)
-    read = [(dataset, split) for split in settings.training_splits]
-    read += [tuple(name.split("/")) for name in settings.clip.stills]
-    files = [path for place in read for path in sequences(*place)]
-    if settings.spatial.enabled:
-        files += [f"data/{name}/depth-{split}.json" for name, split in read if name in BENCHMARK.datasets]
-    return files + sequences(dataset, PARAMS.dataset(dataset).validation_split)
+    name=r"[\w-]+",

@@ -1,66 +1,78 @@
-# data/DATASET/SPLIT/SEQUENCE: frames, ground truth, depth. The sequence map is written last and stands for the split.
+# data/DATASET/SPLIT/SEQUENCE: frames, ground truth, depth. The sequence map is written last.
+
+
+def split_step(wildcards):
+    return STEPS.split(wildcards.dataset, wildcards.split)
 
 
 rule render:
     input:
-        "settings/{dataset}/data.json",
+        inputs(split_step),
     output:
-        "data/{dataset}/seqmaps/{split}.txt",
-        "data/{dataset}/seqmaps/{split}.json",
+        update("data/{dataset}/seqmaps/{split}.txt"),
     log:
         "logs/render/{dataset}-{split}.log",
     wildcard_constraints:
         dataset=one_of(RENDERED),
+    params:
+        job=job(split_step),
     shell:
-        "fdta data render {wildcards.dataset} {wildcards.split} {CHOICE} > {log} 2>&1"
+        "fdta run {params.job:q} > {log:q} 2>&1"
 
 
 # Downloads wait for one another, as the network has the same speed for one as for many.
 rule get_data:
     input:
-        "settings/{dataset}/data.json",
+        inputs(split_step),
     output:
-        "data/{dataset}/seqmaps/{split}.txt",
-        "data/{dataset}/seqmaps/{split}.json",
+        update("data/{dataset}/seqmaps/{split}.txt"),
     log:
         "logs/data/{dataset}-{split}.log",
     wildcard_constraints:
         dataset=one_of(CATALOGUED),
     resources:
         download=1,
+    params:
+        job=job(split_step),
     shell:
-        "fdta data get {wildcards.dataset} {wildcards.split} {CHOICE} > {log} 2>&1"
+        "fdta run {params.job:q} > {log:q} 2>&1"
+
+
+def checkpoint_step(wildcards):
+    return STEPS.checkpoint(f"pretrained/{wildcards.file}")
 
 
 rule get_weights:
+    input:
+        inputs(checkpoint_step),
     output:
-        "pretrained/{file}",
+        update("pretrained/{file}"),
     log:
         "logs/pretrained/{file}.log",
     wildcard_constraints:
-        file=one_of(map(re.escape, PARAMS.checkpoints)),
+        file=one_of(map(re.escape, EXPERIMENT.checkpoints)),
     resources:
         download=1,
+    params:
+        job=job(checkpoint_step),
     shell:
-        "fdta weights get {wildcards.file} --output {output} {CHOICE} > {log} 2>&1"
+        "fdta run {params.job:q} > {log:q} 2>&1"
 
 
-def teacher_weights(wildcards):
-    data = PARAMS.dataset(wildcards.dataset)
-    return [] if data.teacher == "rendered" or data.teacher_weights is None else data.teacher_weights
+def depth_step(wildcards):
+    return STEPS.depth(wildcards.dataset, wildcards.split)
 
 
 rule depth:
     input:
-        "settings/{dataset}/depth.json",
-        the_sequences,
-        weights=teacher_weights,
+        inputs(depth_step),
     output:
-        "data/{dataset}/depth-{split}.json",
+        update("data/{dataset}/depth-{split}.json"),
     log:
         "logs/depth/{dataset}-{split}.log",
     resources:
         gpu=GPU_JOB,
+    params:
+        job=job(depth_step),
     shell:
-        "fdta depth {wildcards.dataset} {wildcards.split} --output {output} --threads {threads} {DEVICE} {CHOICE}"
-        " > {log} 2>&1"
+        "fdta run {params.job:q} --threads {threads} {DEVICE} > {log:q} 2>&1"

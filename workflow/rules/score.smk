@@ -1,41 +1,46 @@
+def score_step(wildcards):
+    return STEPS.score(run_of(wildcards, wildcards.name), wildcards.split)
+
+
 rule score:
     input:
-        "settings/score.json",
-        the_sequences,
-        "tracks/{dataset}/{name}/seed-{seed}/{split}/summary.json",
+        inputs(score_step),
     output:
-        "scores/{dataset}/{name}/seed-{seed}/{split}.json",
+        update("scores/{dataset}/{name}/seed-{seed}/{split}.json"),
     log:
         "logs/score/{dataset}/{name}/seed-{seed}/{split}.log",
-    wildcard_constraints:
-        name="[\\w-]+",
+    params:
+        job=job(score_step),
     shell:
-        "fdta score --ground-truth data/{wildcards.dataset}/{wildcards.split} --output {output}"
-        " --tracks tracks/{wildcards.dataset}/{wildcards.name}/seed-{wildcards.seed}/{wildcards.split} > {log} 2>&1"
+        "fdta run {params.job:q} > {log:q} 2>&1"
+
+
+def similarity_step(wildcards):
+    return STEPS.similarity(run_of(wildcards, wildcards.name), wildcards.split)
 
 
 rule similarity:
     input:
-        "settings/similarity.json",
-        "settings/{dataset}/{variant}/track.json",
-        "tracks/{dataset}/{variant}/seed-{seed}/{split}/summary.json",
+        inputs(similarity_step),
     output:
-        "scores/{dataset}/{variant}/seed-{seed}/{split}-similarity.json",
+        update("scores/{dataset}/{name}/seed-{seed}/{split}-similarity.json"),
     log:
-        "logs/similarity/{dataset}/{variant}/seed-{seed}/{split}.log",
+        "logs/similarity/{dataset}/{name}/seed-{seed}/{split}.log",
+    params:
+        job=job(similarity_step),
     shell:
-        "fdta similarity {wildcards.dataset}/{wildcards.variant}/seed-{wildcards.seed} {wildcards.split}"
-        " --output {output} {CHOICE} > {log} 2>&1"
+        "fdta run {params.job:q} > {log:q} 2>&1"
+
+
+def speed_step(wildcards):
+    return STEPS.speed(wildcards.dataset)
 
 
 rule speed:
     input:
-        "settings/speed.json",
-        "settings/{dataset}/full/track.json",
-        lambda wildcards: sequences(wildcards.dataset, PARAMS.dataset(wildcards.dataset).test_split),
-        model=f"models/{{dataset}}/full/seed-{BENCHMARK.seeds[0]}/model.pt",
+        inputs(speed_step),
     output:
-        "results/speed/{dataset}.json",
+        update("scores/{dataset}/speed.json"),
     log:
         "logs/speed/{dataset}.log",
     # Alone on the machine, so that nothing else is measured; one thread, because more do not help so small a network.
@@ -43,8 +48,6 @@ rule speed:
     resources:
         gpu=GPU_JOB,
     params:
-        seed=BENCHMARK.seeds[0],
-        split=lambda wildcards: PARAMS.dataset(wildcards.dataset).test_split,
+        job=job(speed_step),
     shell:
-        "fdta bench infer data/{wildcards.dataset}/{params.split} --output {output} {DEVICE} {CHOICE}"
-        " --weights {wildcards.dataset}/full/seed-{params.seed} > {log} 2>&1"
+        "fdta run {params.job:q} {DEVICE} > {log:q} 2>&1"

@@ -1,17 +1,26 @@
-# tracks/RUN/SPLIT/SEQUENCE.txt and detections/RUN/SPLIT/SEQUENCE.npz; summary.json is written last.
-
+# tracks/RUN/SPLIT/SEQUENCE.txt and detections/RUN/SPLIT/SEQUENCE.npz; record.json tells what they were made from.
 
 # How many jobs share the sequences of a split; a cluster's profile sets it.
 PARTS = int(config.get("track_parts", 1))
 
 
+def track_step(wildcards):
+    return STEPS.track(run_of(wildcards, wildcards.variant), wildcards.split)
+
+
+def parts(wildcards):
+    """What the parts of a stale result leave."""
+    if PARTS < 2 or STEPS.state(track_step(wildcards)).fresh:
+        return []
+    folder = f"tracks/{wildcards.dataset}/{wildcards.variant}/seed-{wildcards.seed}"
+    return [f"{folder}/.{wildcards.split}-{part}-of-{PARTS}" for part in range(1, PARTS + 1)]
+
+
 rule track_part:
     input:
-        "settings/{dataset}/{variant}/track.json",
-        the_sequences,
-        model="models/{dataset}/{variant}/seed-{seed}/model.pt",
+        inputs(track_step),
     output:
-        temp("tracks/{dataset}/{variant}/seed-{seed}/{split}/.unfinished-{part}-of-{parts}.json"),
+        temp(touch("tracks/{dataset}/{variant}/seed-{seed}/.{split}-{part}-of-{parts}")),
     log:
         "logs/track/{dataset}/{variant}/seed-{seed}/{split}-{part}-of-{parts}.log",
     wildcard_constraints:
@@ -19,58 +28,77 @@ rule track_part:
         parts=r"\d+",
     resources:
         gpu=GPU_JOB,
+    params:
+        job=job(track_step),
     shell:
-        "fdta track data/{wildcards.dataset}/{wildcards.split} --threads {threads} {DEVICE} {CHOICE}"
-        " --weights {wildcards.dataset}/{wildcards.variant}/seed-{wildcards.seed}"
-        " --part {wildcards.part}/{wildcards.parts} > {log} 2>&1"
+        "fdta run {params.job:q} --part {wildcards.part}/{wildcards.parts} --threads {threads} {DEVICE} > {log:q} 2>&1"
 
 
 rule track:
     input:
-        [
-            f"tracks/{{dataset}}/{{variant}}/seed-{{seed}}/{{split}}/.unfinished-{part}-of-{PARTS}.json"
-            for part in range(1, PARTS + 1)
-            if PARTS > 1
-        ],
-        "settings/{dataset}/{variant}/track.json",
-        the_sequences,
-        model="models/{dataset}/{variant}/seed-{seed}/model.pt",
+        parts,
+        inputs(track_step),
     output:
-        "tracks/{dataset}/{variant}/seed-{seed}/{split}/summary.json",
+        update("tracks/{dataset}/{variant}/seed-{seed}/{split}/record.json"),
     log:
         "logs/track/{dataset}/{variant}/seed-{seed}/{split}.log",
     resources:
         gpu=GPU_JOB,
+    params:
+        job=job(track_step),
     shell:
-        "fdta track data/{wildcards.dataset}/{wildcards.split} --threads {threads} {DEVICE} {CHOICE}"
-        " --weights {wildcards.dataset}/{wildcards.variant}/seed-{wildcards.seed} > {log} 2>&1"
+        "fdta run {params.job:q} --threads {threads} {DEVICE} > {log:q} 2>&1"
+
+
+def detect_step(wildcards):
+    return STEPS.track(Run(wildcards.dataset, DETECTOR), wildcards.split)
+
+
+# The detector before anything is tracked, for the similarities between its embeddings.
+rule detect:
+    input:
+        inputs(detect_step),
+    output:
+        update("detections/{dataset}/detector/seed-0/{split}/record.json"),
+    log:
+        "logs/detect/{dataset}-{split}.log",
+    resources:
+        gpu=GPU_JOB,
+    params:
+        job=job(detect_step),
+    shell:
+        "fdta run {params.job:q} --threads {threads} {DEVICE} > {log:q} 2>&1"
+
+
+def baseline_step(wildcards):
+    return STEPS.track(run_of(wildcards, wildcards.method), wildcards.split)
 
 
 rule baseline:
     input:
-        "settings/baseline.json",
-        the_sequences,
-        "tracks/{dataset}/full/seed-{seed}/{split}/summary.json",
+        inputs(baseline_step),
     output:
-        "tracks/{dataset}/{method}/seed-{seed}/{split}/summary.json",
+        update("tracks/{dataset}/{method}/seed-{seed}/{split}/record.json"),
     log:
         "logs/track/{dataset}/{method}/seed-{seed}/{split}.log",
+    params:
+        job=job(baseline_step),
     shell:
-        "fdta baseline {wildcards.method} data/{wildcards.dataset}/{wildcards.split}"
-        " --detections {wildcards.dataset}/full/seed-{wildcards.seed} > {log} 2>&1"
+        "fdta run {params.job:q} > {log:q} 2>&1"
+
+
+def submission_step(wildcards):
+    return STEPS.submission(run_of(wildcards, wildcards.name))
 
 
 rule submission:
     input:
-        lambda wildcards: sequences(wildcards.dataset, PARAMS.submission_split(wildcards.dataset)),
-        lambda wildcards: f"tracks/{wildcards.dataset}/{wildcards.name}/seed-{wildcards.seed}/"
-        f"{PARAMS.submission_split(wildcards.dataset)}/summary.json",
+        inputs(submission_step),
     output:
-        "results/submissions/{dataset}/{name}/seed-{seed}.zip",
+        update("results/submissions/{dataset}/{name}/seed-{seed}.zip"),
     log:
         "logs/submission/{dataset}/{name}/seed-{seed}.log",
-    wildcard_constraints:
-        dataset=one_of(name for name in BENCHMARK.datasets if PARAMS.submission_split(name)),
-        name="[\\w-]+",
+    params:
+        job=job(submission_step),
     shell:
-        "fdta submission {wildcards.dataset}/{wildcards.name}/seed-{wildcards.seed} --output {output} {CHOICE} > {log} 2>&1"
+        "fdta run {params.job:q} > {log:q} 2>&1"

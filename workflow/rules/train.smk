@@ -1,12 +1,11 @@
+# models/DATASET/detector and models/RUN: model.pt, history.jsonl, record.json.
+
 # Several GPUs: one process each.
 TRAIN = "fdta" if BENCHMARK.gpus < 2 else f"torchrun --standalone --nproc-per-node {BENCHMARK.gpus} -m fdta"
 
 
-def detector_start(wildcards):
-    start = PARAMS.dataset(wildcards.dataset).detector_start
-    if start is None:
-        return []
-    return f"models/{start}/detector.pt" if start in BENCHMARK.datasets else start
+def detector_step(wildcards):
+    return STEPS.detector(wildcards.dataset)
 
 
 def detector_threads(wildcards):
@@ -17,33 +16,36 @@ def detector_threads(wildcards):
 
 rule train_detector:
     input:
-        "settings/{dataset}/detector.json",
-        lambda wildcards: training_data(wildcards.dataset, DETECTOR),
-        start=detector_start,
+        inputs(detector_step),
     output:
-        "models/{dataset}/detector.pt",
-        "models/{dataset}/detector-history.jsonl",
+        update("models/{dataset}/detector/model.pt"),
+        update("models/{dataset}/detector/history.jsonl"),
     log:
         "logs/train/{dataset}/detector.log",
     threads: detector_threads
     resources:
         gpu=TRAINING_GPUS,
+    params:
+        job=job(detector_step),
     shell:
-        "{TRAIN} train {wildcards.dataset}/detector --threads {threads} {DEVICE} {CHOICE} > {log} 2>&1"
+        "{TRAIN} run {params.job:q} --threads {threads} {DEVICE} > {log:q} 2>&1"
+
+
+def train_step(wildcards):
+    return STEPS.train(run_of(wildcards, wildcards.variant))
 
 
 rule train:
     input:
-        "settings/{dataset}/{variant}/train.json",
-        lambda wildcards: training_data(wildcards.dataset, wildcards.variant),
-        detector="models/{dataset}/detector.pt",
+        inputs(train_step),
     output:
-        "models/{dataset}/{variant}/seed-{seed}/model.pt",
-        "models/{dataset}/{variant}/seed-{seed}/history.jsonl",
+        update("models/{dataset}/{variant}/seed-{seed}/model.pt"),
+        update("models/{dataset}/{variant}/seed-{seed}/history.jsonl"),
     log:
         "logs/train/{dataset}/{variant}/seed-{seed}.log",
     resources:
         gpu=TRAINING_GPUS,
+    params:
+        job=job(train_step),
     shell:
-        "{TRAIN} train {wildcards.dataset}/{wildcards.variant}/seed-{wildcards.seed} --threads {threads} {DEVICE} {CHOICE}"
-        " > {log} 2>&1"
+        "{TRAIN} run {params.job:q} --threads {threads} {DEVICE} > {log:q} 2>&1"

@@ -6,17 +6,15 @@ A training can use them as still images (docs/model.md, Clips and augmentation).
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 
-from fdta.data.motchallenge import decode_image, write_sequence_map
+from fdta.data.motchallenge import decode_image, sequence_map_path, split_summary, write_sequence_map
 from fdta.errors import InputError
-from fdta.files import whole_folder
+from fdta.files import link_or_copy, whole_folder
 
 
 def convert_crowdhuman(annotations: Path, images: Path, folder: Path) -> int:
@@ -51,7 +49,7 @@ def convert_crowdhuman(annotations: Path, images: Path, folder: Path) -> int:
                 raise InputError(f"{annotations}: the image {identity} stands there twice; remove a line")
             (sequence / "img1").mkdir(parents=True)
             (sequence / "gt").mkdir()
-            _link(image, sequence / "img1" / "00000001.jpg")
+            link_or_copy(image.resolve(), sequence / "img1" / "00000001.jpg")
             lines = [f"1,{number},{x:g},{y:g},{w:g},{h:g},1,1,1\n" for number, (x, y, w, h) in enumerate(boxes, 1)]
             (sequence / "gt" / "gt.txt").write_text("".join(lines))
             (sequence / "seqinfo.ini").write_text(
@@ -61,7 +59,7 @@ def convert_crowdhuman(annotations: Path, images: Path, folder: Path) -> int:
             names.append(name)
         if not names:
             raise InputError(f"{annotations}: no image with a person; check the file")
-    write_sequence_map(folder, names)
+    write_sequence_map(sequence_map_path(folder), names, split_summary(folder, names))
     return len(names)
 
 
@@ -95,10 +93,3 @@ def _box(item: dict[str, Any]) -> list[float]:
     if len(box) != 4:
         raise ValueError(f"fbox has {len(box)} numbers, not 4")
     return box
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)

@@ -16,9 +16,9 @@ from fdta.acquire.catalogue import Source
 from fdta.acquire.check import check_split, missing_sequences
 from fdta.acquire.convert import Published, is_part_of
 from fdta.acquire.download import Checksums, fetch, locked
-from fdta.data.motchallenge import sequence_folders, sequence_map_path, write_sequence_map
+from fdta.data.motchallenge import sequence_folders, sequence_map_path, split_summary, write_sequence_map
 from fdta.errors import InputError
-from fdta.files import whole_folder
+from fdta.files import restore_folder, whole_folder
 
 _LOG = logging.getLogger(__name__)
 
@@ -178,13 +178,14 @@ def _verify(source: Source, split: str, target: Path) -> None:
             f"give 'fdta data get' again)"
         )
     names = [path.name for path in sequence_folders(target)]
-    write_sequence_map(target, names)
+    write_sequence_map(sequence_map_path(target), names, split_summary(target, names))
 
 
 @contextmanager
 def _held(target: Path) -> Iterator[None]:
-    """Hold the lock of the split `target`, and remove what a killed call left beside it."""
+    """Hold the lock of the split `target`, restored if a killed call set it aside; remove what else that call left."""
     with locked(target):
+        restore_folder(target)
         for left in target.parent.glob(f".{target.name}.*"):
             if left.is_dir():
                 shutil.rmtree(left)

@@ -28,8 +28,10 @@ COMMANDS = {
     "figures": "draw the figures of the paper from finished runs",
     "tables": "write the paper's tables with our numbers beside them",
     "report": "write the page of tables and figures",
-    "dvc": "write dvc.yaml for the benchmark",
     "mlflow": "send runs to MLflow",
+    "plan": "write what each step depends on to plan/, for DVC",
+    "trace": "print what a result was made from, and whether it is still right",
+    "run": "run one job of the workflow",
 }
 
 REMEDIES = {
@@ -113,6 +115,32 @@ def add_params(parser: argparse.ArgumentParser) -> None:
     """Options that choose the settings."""
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="settings file")
     parser.add_argument("--benchmark", metavar="NAME", help="benchmark instead of the one that the file names")
+
+
+def add_root(parser: argparse.ArgumentParser) -> None:
+    """Option of the project's folder."""
+    parser.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="the project's folder")
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Option of the processes that read clips."""
+    parser.add_argument(
+        "--workers",
+        type=_workers,
+        default="auto",
+        metavar="N",
+        help="processes that read and augment clips, for each GPU; auto: none on a CPU, else the CPU cores of each "
+        "GPU, at most 8",
+    )
+
+
+def _workers(text: str) -> int | None:
+    """Number of workers, None for "auto"."""
+    if text == "auto":
+        return None
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number from 0")
+    return int(text)
 
 
 def add_compute(parser: argparse.ArgumentParser) -> None:

@@ -5,26 +5,25 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from fdta.cli import add_params, add_root
+from fdta.errors import InputError
 from fdta.names import BASELINES, Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("method", choices=BASELINES, help="method of the package `trackers`")
-    parser.add_argument("folder", type=Path, help="folder of sequences, for example data/dance/test")
-    parser.add_argument("--detections", required=True, metavar="RUN", help="run whose detections are linked")
-    parser.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of detections/ and tracks/")
+    parser.add_argument("folder", type=Path, help="folder of sequences, data/DATASET/SPLIT")
+    parser.add_argument("--detections", required=True, metavar="RUN", help="run of full whose detections are linked")
+    add_root(parser)
+    add_params(parser)
     parser.set_defaults(call=_baseline)
 
 
 def _baseline(options: argparse.Namespace) -> None:
-    from fdta.files import digest, write_json
-    from fdta.track.baselines import track_baseline
+    from fdta.cli.run import execute_step
+    from fdta.experiment.plan import FULL
 
     run = Run.parse(options.detections)
-    split = options.folder.name
-    output = options.root / "tracks" / run.dataset / options.method / f"seed-{run.seed}" / split
-    track_baseline(options.method, options.folder, options.root / "detections" / str(run) / split, output)
-    write_json(
-        output / "summary.json", {"method": options.method, "detections": str(run), "tracks": digest(output, "*.txt")}
-    )
-    print(f"written: {output}")
+    if run.variant != FULL:
+        raise InputError(f"--detections {run}: the baselines link the detections of {run.dataset}/{FULL}")
+    execute_step(options, lambda steps: steps.track(Run(run.dataset, options.method, run.seed), options.folder.name))

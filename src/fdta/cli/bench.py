@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +29,9 @@ COMPONENTS = {
     "other": "other",
 }
 """Rows of Table 8."""
+SPREAD = {"smallest": "milliseconds", "largest": "milliseconds"}
+MEDIAN = {"median": "milliseconds", **SPREAD}
+"""Columns of a table of times -> their metric."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -141,8 +143,7 @@ def _pipeline(options: argparse.Namespace) -> None:
     _write(measured, options.output)
     width, height = measured["image"]
     print(f"from file to tracks: {width} x {height}, {measured['objects']:.1f} objects, {_where(measured)}")
-    rows = [("milliseconds a frame", measured["milliseconds"], *measured["spread"])]
-    _table(rows, ("", "median", "smallest", "largest"))
+    _print_table("", MEDIAN, {"milliseconds a frame": (measured["milliseconds"], *measured["spread"])})
     print(f"{1000 / measured['milliseconds']:.1f} frames a second; peak memory {_memory(measured)}")
 
 
@@ -152,7 +153,7 @@ def _tracking(options: argparse.Namespace) -> tuple[torch.device, torch.dtype, F
     from fdta.evaluate.speed import drawn_model, settings_of_size
     from fdta.experiment.settings import Settings
     from fdta.model.inference import precision
-    from fdta.track.run import load_run
+    from fdta.track.weights import load_run
 
     _check(options)
     device = choose_device(options.device, options.threads)
@@ -163,7 +164,7 @@ def _tracking(options: argparse.Namespace) -> tuple[torch.device, torch.dtype, F
         raise InputError(f"--frames {options.frames}: measure at least one")
     if options.weights is not None:
         _refuse(options, "with --weights", "size", "objects")
-        model, settings, _ = load_run(options.weights, options.root, options.params, options.benchmark, device)
+        model, settings, _ = load_run(options.weights, options.root, device, options.params, options.benchmark)
         return device, dtype, model, settings
     _without_run(options, "--weights")
     _draw(options, 50)
@@ -210,8 +211,8 @@ def _train(options: argparse.Namespace) -> None:
         f"gradient, {options.objects} objects; {_where(measured)}; without gradient {alone}"
     )
     codes = [("this code", measured["ours"]), ("published code", measured.get("published"))]
-    rows = [(name, of["milliseconds"], *of["spread"], of["peak_mebibytes"]) for name, of in codes if of is not None]
-    _table(rows, ("milliseconds a step", "median", "smallest", "largest", "peak memory (MiB)"))
+    rows = {name: (of["milliseconds"], *of["spread"], of["peak_mebibytes"]) for name, of in codes if of is not None}
+    _print_table("milliseconds a step", MEDIAN | {"peak memory (MiB)": "mebibytes"}, rows)
     if "ratio" in measured:
         _tell_ratios(measured["ratio"])
 
@@ -243,11 +244,13 @@ def _load(options: argparse.Namespace) -> None:
     frames, rates = measured["clip"]["frames"], measured["clips_a_second"]
     print(f"clips of {frames} frames of {width} x {height} as the training reads them; {measured['machine']}")
     parts = {"image": "image, reading and decoding", "depth": "depth map, reading and decoding"}
-    rows = [(parts.get(name, name), value) for name, value in measured["milliseconds"].items()]
-    _table(rows, ("milliseconds a frame, one thread", "mean"))
-    print(f"besides, normalizing on {device}: {measured['apart']['normalize']:.4g}")
-    smallest, largest = measured["clip"]["spread"]
-    print(f"a clip: {measured['clip']['milliseconds']:.4g} milliseconds ({smallest:.4g} to {largest:.4g})")
+    rows: dict[str, tuple[float, ...]] = {
+        parts.get(name, name): (value,) for name, value in measured["milliseconds"].items()
+    }
+    _print_table("milliseconds a frame, one thread", {"mean": "milliseconds"}, rows)
+    print(f"besides, normalizing on {device}: {_text(measured['apart']['normalize'])}")
+    smallest, largest = map(_text, measured["clip"]["spread"])
+    print(f"a clip: {_text(measured['clip']['milliseconds'])} milliseconds ({smallest} to {largest})")
     for number, rate in rates.items():
         by = "the training process alone" if number == "0" else f"{number} workers"
         print(f"clips a second, by {by}: {rate:.3g}")
@@ -264,18 +267,18 @@ def _tell_components(measured: dict[str, Any], output: Path | None) -> None:
     width, height = measured["image"]
     print(f"tracking {measured['sequence']}: {width} x {height}, {measured['objects']:.1f} objects, {_where(measured)}")
     total = measured["milliseconds"]["total"]
-    rows = [
-        (name, measured["milliseconds"][key], *measured["spread"][key], 100 * measured["milliseconds"][key] / total)
+    rows = {
+        name: (measured["milliseconds"][key], *measured["spread"][key], 100 * measured["milliseconds"][key] / total)
         for key, name in (COMPONENTS | {"total": "total"}).items()
-    ]
-    passes = f"median of {len(measured['passes'])}"
-    _table(rows, ("milliseconds a frame", passes, "smallest", "largest", "%"))
+    }
+    columns = {f"median of {len(measured['passes'])}": "milliseconds", **SPREAD, "%": "percent"}
+    _print_table("milliseconds a frame", columns, rows)
     apart = measured["apart"]
-    print(f"in 'other': resizing, normalizing and moving the image {apart['preprocessing']:.4g}")
-    print(f"in 'ID prediction': the tracker without networks {apart['bookkeeping']:.4g}")
-    print(f"not in the total, because tracking reads ahead: reading an image {apart['decode']:.4g}")
+    print(f"in 'other': resizing, normalizing and moving the image {_text(apart['preprocessing'])}")
+    print(f"in 'ID prediction': the tracker without networks {_text(apart['bookkeeping'])}")
+    print(f"not in the total, because tracking reads ahead: reading an image {_text(apart['decode'])}")
     if "as_tracked" in measured:
-        print(f"total with CUDA graphs, as `fdta track` runs: {measured['as_tracked']['milliseconds']:.4g}")
+        print(f"total with CUDA graphs, as `fdta track` runs: {_text(measured['as_tracked']['milliseconds'])}")
     print(f"{1000 / total:.1f} frames a second; peak memory {_memory(measured)}")
 
 
@@ -289,8 +292,8 @@ def _tell_comparison(measured: dict[str, Any], output: Path | None) -> None:
     for part, name in (("detector", "detector"), ("association", "adapter and ID decoder")):
         found = measured[part]
         codes = (("this code", found["ours"]), ("published code", found["published"]))
-        rows = [(code, of["milliseconds"], *of["spread"]) for code, of in codes]
-        _table(rows, (f"{name}, milliseconds", "median", "smallest", "largest"))
+        rows = {code: (of["milliseconds"], *of["spread"]) for code, of in codes}
+        _print_table(f"{name}, milliseconds", MEDIAN, rows)
         _tell_ratios(found["ratio"])
         differences = ", ".join(f"{output} {value:.2g}" for output, value in found["differences"].items())
         print(f"largest differences, in standard deviations: {differences}\n")
@@ -312,15 +315,32 @@ def _where(measured: dict[str, Any]) -> str:
 
 
 def _memory(measured: dict[str, Any]) -> str:
-    return f"{measured['peak_mebibytes']:.0f} MiB"
+    from fdta.evaluate.metrics import METRICS
+
+    return f"{METRICS['mebibytes'].text(measured['peak_mebibytes'])} {METRICS['mebibytes'].unit}"
 
 
-def _table(rows: Iterable[Sequence[Any]], heading: Sequence[str]) -> None:
-    """Print names and numbers under a heading of as many columns."""
-    cells = [list(heading), *([name, *(f"{value:.4g}" for value in values)] for name, *values in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for name, *values in cells:
-        print("  ".join([name.ljust(widths[0]), *(v.rjust(w) for v, w in zip(values, widths[1:], strict=True))]))
+def _text(milliseconds: float) -> str:
+    from fdta.evaluate.metrics import METRICS
+
+    return METRICS["milliseconds"].text(milliseconds)
+
+
+def _print_table(title: str, columns: dict[str, str], rows: dict[str, tuple[float, ...]]) -> None:
+    """Print a table of numbers.
+
+    Args:
+        title: of the column of names.
+        columns: title of each further column -> metric of its numbers.
+        rows: name -> numbers.
+    """
+    from fdta.evaluate.metrics import METRICS
+    from fdta.report.cells import Column, Number, Row, Table, Text
+    from fdta.report.console import console_text
+
+    metrics = [METRICS[metric] for metric in columns.values()]
+    lines = [Row((Text(name), *map(Number, values, metrics))) for name, values in rows.items()]
+    print(console_text(Table((Column(title, text=True), *map(Column, columns)), {"": lines})))
 
 
 def _write(measured: dict[str, Any], output: Path | None) -> None:

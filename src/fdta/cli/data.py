@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fdta.cli import add_action, add_params
+from fdta.cli import add_action, add_params, add_root
 from fdta.errors import InputError
 from fdta.experiment.params import Experiment
 
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     render = add_action(actions, "render", "draw the sequences of a rendered data set")
     render.add_argument("dataset", help="data set of the benchmark, for example dance")
     render.add_argument("split", help="train, val or test")
-    _add_root(render)
+    add_root(render)
     add_params(render)
     render.set_defaults(call=_render)
     get = add_action(actions, "get", "download, convert and verify a split of a real data set")
@@ -59,18 +59,14 @@ def _add_root(parser: argparse.ArgumentParser) -> None:
 
 
 def _render(options: argparse.Namespace) -> None:
-    from fdta.synthetic.render import render_split
+    from fdta.cli.run import execute_step
 
     dataset = Experiment(options.params, options.benchmark).dataset(options.dataset)
     if dataset.render is None:
         raise InputError(
             f"data set {options.dataset!r} is not rendered; 'fdta data get {options.dataset} SPLIT' gets it"
         )
-    if options.split not in dataset.splits:
-        raise InputError(f"split {options.split!r}: {options.dataset} has {', '.join(dataset.splits)}")
-    folder = options.root / options.dataset / options.split
-    render_split(dataset.render, options.split, dataset.splits[options.split], folder)
-    print(f"written: {folder}, {dataset.splits[options.split]} sequences")
+    execute_step(options, lambda steps: steps.split(options.dataset, options.split))
 
 
 def _get(options: argparse.Namespace) -> None:

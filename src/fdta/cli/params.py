@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 import yaml
 
@@ -23,9 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument("run", help="DATASET/VARIANT/seed-N, or DATASET/detector")
     add_params(show)
     show.set_defaults(call=_show)
-    resolve = add_action(actions, "resolve", "write what each rule depends on to settings/")
-    add_params(resolve)
-    resolve.set_defaults(call=_resolve)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -50,14 +46,6 @@ def _check(options: argparse.Namespace) -> None:
         print(f"  {run}")
     for name, table in params.tables.items():
         print(f"{name}: {table.title} ({table.dataset}): {', '.join(table.rows.values())}")
-
-
-def _resolve(options: argparse.Namespace) -> None:
-    from fdta.workflow import settle_restored_files, write_resolved_settings
-
-    params = Experiment(options.params, options.benchmark)
-    settle_restored_files(Path())
-    write_resolved_settings(params, Path("settings"))
 
 
 def _show(options: argparse.Namespace) -> None:

@@ -23,7 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    from fdta.cli.run import execute_or_write
+    from fdta.experiment.steps import Steps
     from fdta.report.page import write_page
 
-    write_page(Experiment(options.params, options.benchmark), options.root, options.output)
+    params = Experiment(options.params, options.benchmark)
+    job = Steps(params, options.root).report().job
+    execute_or_write(options, job, lambda: write_page(params, options.root, options.root / options.output))
     print(f"written: {options.output}")

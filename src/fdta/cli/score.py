@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description += "\nGives HOTA, DetA, AssA, MOTA, IDF1 and more, in per cent, per sequence and combined."
+    parser.description += "\nGives HOTA, IDF1, AssA, MOTA, DetA and more, in per cent, per sequence and combined."
     parser.add_argument(
         "--ground-truth", type=Path, required=True, metavar="FOLDER", help="folder of SEQUENCE/gt/gt.txt"
     )
@@ -17,9 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _score(options: argparse.Namespace) -> None:
+    from fdta.evaluate.metrics import SCORES
     from fdta.evaluate.score import COMBINED, score
     from fdta.files import write_json
+    from fdta.report.cells import Column, Number, Row, Table, Text
+    from fdta.report.console import console_text
 
     scores = score(options.ground_truth, options.tracks)
     write_json(options.output, scores)
-    print("  ".join(f"{name} {scores[COMBINED][name]:.1f}" for name in ("HOTA", "DetA", "AssA", "MOTA", "IDF1")))
+    numbers = [Number(scores[COMBINED][metric.name], metric) for metric in SCORES]
+    columns = (Column("per cent", text=True), *(Column(metric.label) for metric in SCORES))
+    print(console_text(Table(columns, {"": [Row((Text(COMBINED), *numbers))]})))

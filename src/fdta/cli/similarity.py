@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fdta.cli import add_params
-from fdta.experiment.params import Experiment
+from fdta.cli import add_params, add_root
 from fdta.names import Run
 
 
@@ -14,17 +13,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description += "\nCosine similarity between the embeddings of different objects of one frame (Fig. 1)."
     parser.add_argument("run", help="run that was tracked, DATASET/VARIANT/seed-N")
     parser.add_argument("split", help="split that was tracked")
-    parser.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of detections/")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON to write")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="JSON to write; by default scores/RUN/SPLIT-similarity.json"
+    )
+    add_root(parser)
     add_params(parser)
     parser.set_defaults(call=_similarity)
 
 
 def _similarity(options: argparse.Namespace) -> None:
+    from fdta.cli.run import execute_step
     from fdta.evaluate.similarity import similarity
+    from fdta.experiment.params import Experiment
     from fdta.files import write_json
 
     run = Run.parse(options.run)
+    if options.output is None:
+        execute_step(options, lambda steps: steps.similarity(run, options.split))
+        return
     settings = Experiment(options.params, options.benchmark).settings(run.dataset, run.variant)
     found = similarity(options.root / "detections" / str(run) / options.split, settings.tracker.detection_threshold)
     write_json(options.output, found)

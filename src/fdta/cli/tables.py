@@ -11,7 +11,7 @@ from fdta.experiment.params import Experiment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description += "\nReads scores/, models/*/history.jsonl and results/speed/; what is absent is a dash."
+    parser.description += "\nReads scores/ and models/*/history.jsonl; what is absent is a dash."
     parser.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of scores/ and models/")
     parser.add_argument(
         "--output",
@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _tables(options: argparse.Namespace) -> None:
+    from fdta.cli.run import execute_or_write
     from fdta.experiment.plan import scores_path, table_baselines, table_runs
+    from fdta.experiment.steps import Steps
     from fdta.report.tables import write_tables
 
     params = Experiment(options.params, options.benchmark)
@@ -36,5 +38,6 @@ def _tables(options: argparse.Namespace) -> None:
             f"{options.root / 'scores'}: no run of benchmark {params.benchmark.name!r} is scored; score one with "
             f"`fdta score`, or choose another benchmark with --benchmark"
         )
-    write_tables(params, options.root, options.output)
+    job = Steps(params, options.root).tables().job
+    execute_or_write(options, job, lambda: write_tables(params, options.root, options.root / options.output))
     print(f"written: {options.output}, benchmark {params.benchmark.name}, {scored} of {len(runs)} runs scored")

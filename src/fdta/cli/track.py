@@ -7,6 +7,8 @@ from pathlib import Path
 
 from fdta.cli import add_compute, add_params, add_precision
 from fdta.errors import InputError
+from fdta.names import Run
+from fdta.provenance import RECORD
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--part",
         metavar="I/N",
-        help="of a folder of sequences, track the I-th of N shares; the command without --part joins them in the end",
+        help="of a folder of sequences, track the I-th of N shares; run the command without --part in the end",
     )
     add_compute(parser)
     add_precision(parser)
@@ -40,13 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _track(options: argparse.Namespace) -> None:
+    from fdta.cli.run import execute_step
     from fdta.device import choose_device
     from fdta.model.inference import optimized, precision
     from fdta.track.live import Tracker
-    from fdta.track.run import load_run, track_folder
-    from fdta.track.sequence import Part
+    from fdta.track.sequence import Part, track_split
     from fdta.track.source import is_split, open_source
     from fdta.track.video import track_video
+    from fdta.track.weights import load_run
 
     if options.weights is None:
         raise InputError(
@@ -56,16 +59,30 @@ def _track(options: argparse.Namespace) -> None:
     device = choose_device(options.device, options.threads)
     dtype = precision(options.dtype, device)
     split = is_split(Path(options.input))
-    part = None if options.part is None else Part.parse(options.part)
-    if part and not split:
-        raise InputError(f"{options.input}: --part shares out a folder of sequences, and this is none")
+    if options.part and not split:
+        raise InputError(f"{options.input}: --part needs a folder of sequences")
     if split and (options.video or options.json):
-        raise InputError(f"{options.input}: a folder of sequences; --video and --json want one sequence or video")
+        raise InputError(f"{options.input}: a folder of sequences; --video and --json need one sequence or video")
+    run = None if Path(options.weights).is_file() or Path(options.weights).suffix else Run.parse(options.weights)
+    if split and run and options.output is None and _is_data_of(options, run):
+        if options.dtype != "float32":
+            raise InputError(f"--dtype {options.dtype}: tracks/{run} is made in float32; give --output FOLDER")
+        job = execute_step(options, lambda steps: steps.track(run, Path(options.input).name))
+        print(f"tracks: {job.outputs[0]}")
+        return
     source = None if split else open_source(options.input)
-    model, settings, name = load_run(options.weights, options.root, options.params, options.benchmark, device)
+    model, settings, name = load_run(options.weights, options.root, device, options.params, options.benchmark)
     model = optimized(model, dtype)
     if source is None:
-        track_folder(model, settings, name, Path(options.input), options.root, options.output, device, part)
+        folder = options.output or options.root / "tracks" / name / Path(options.input).name
+        if (folder / RECORD).is_file():
+            raise InputError(f"{folder}: is a result of the workflow; give --output FOLDER")
+        part = Part.parse(options.part) if options.part else None
+        detections = (
+            options.root / "detections" / name / folder.name if options.output is None else folder / "detections"
+        )
+        track_split(model, Path(options.input), folder, detections, settings, device, part)
+        print(f"tracks: {folder}")
         return
     tracks = options.output or options.root / "tracks" / name / f"{source.name}.txt"
     written = [path for path in (tracks, options.video, options.json) if path]
@@ -76,3 +93,9 @@ def _track(options: argparse.Namespace) -> None:
     print(f"{source.name}: {result.frames} frames, {result.identities} tracks: {', '.join(map(str, written))}")
     if result.stopped:
         raise KeyboardInterrupt
+
+
+def _is_data_of(options: argparse.Namespace, run: Run) -> bool:
+    """Whether the input is a split of the data set of `run` in the project."""
+    folder = Path(options.input).resolve()
+    return folder.parent == (options.root / "data" / run.dataset).resolve() and options.params.is_file()

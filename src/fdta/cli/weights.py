@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fdta.cli import add_action, add_params
 from fdta.errors import InputError
 from fdta.experiment.params import Experiment
-from fdta.names import DETECTOR, Run
+from fdta.names import Run
 
 if TYPE_CHECKING:
     from fdta.model.published import Published
@@ -53,7 +53,8 @@ def _get(options: argparse.Namespace) -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
-    from fdta.model.published import COCO_CLASSES, import_checkpoint
+    from fdta.model.exchange import import_checkpoint
+    from fdta.model.published import COCO_CLASSES
 
     name = options.class_name
     if name is not None and name not in COCO_CLASSES and not name.isdecimal():
@@ -66,7 +67,7 @@ def _import(options: argparse.Namespace) -> None:
     print(f"left out: {', '.join(found.left_out) or 'nothing'}")
     use = f"fdta track FOLDER --weights {options.output}"
     if found.detector_alone:
-        use = "trainings start from it as models/DATASET/detector.pt, or as a data set's detector_start"
+        use = "trainings start from it as models/DATASET/detector/model.pt, or as a data set's detector_start"
     print(f"written: {options.output} ({found.run}); {use}")
 
 
@@ -86,15 +87,10 @@ def _found(found: Published) -> str:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from fdta.model.published import export_checkpoint
+    from fdta.experiment.plan import model_path
+    from fdta.model.exchange import export_checkpoint
 
     path = Path(options.weights)
     if not path.is_file():
-        dataset, _, rest = options.weights.strip("/").partition("/")
-        models = options.root / "models"
-        path = (
-            models / dataset / "detector.pt"
-            if rest == DETECTOR
-            else models / str(Run.parse(options.weights)) / "model.pt"
-        )
+        path = model_path(options.root, Run.parse(options.weights))
     print(f"written: {options.output} ({export_checkpoint(path, options.output)})")

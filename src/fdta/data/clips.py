@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fdta.boxes import xywh_to_xyxy, xyxy_to_cxcywh
 from fdta.data.augmentation import Frame, draw_augmentation, pan
 from fdta.data.images import statistics
 from fdta.data.motchallenge import Sequence, read_split
 from fdta.data.targets import Targets
 from fdta.errors import InputError
 from fdta.experiment.settings import Settings
-from fdta.synthetic.bodies import ATTRIBUTES
+from fdta.synthetic.truth import ATTRIBUTES
 
 
 @dataclass(frozen=True)
@@ -222,8 +223,7 @@ class ClipDataset:
 
     def _targets(self, sequence: int, frame: Frame) -> Targets:
         height, width = frame.image.shape[:2]
-        x1, y1, x2, y2 = (frame.boxes_xyxy / np.array([width, height, width, height])).T
-        boxes = np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], axis=1).astype(np.float32)
+        boxes = xyxy_to_cxcywh(frame.boxes_xyxy / np.array([width, height, width, height])).astype(np.float32)
         attributes = None
         if self.attributes is not None:
             attributes = torch.from_numpy(self.attributes[sequence][frame.identities])
@@ -258,9 +258,7 @@ def collate(clips: list[ClipBatch]) -> ClipBatch:
 def _truth(sequence: Sequence) -> list[tuple[np.ndarray, np.ndarray]]:
     """Per frame (index 0 unused): boxes_xyxy (n, 4) within the image, identities (n,)."""
     rows = sequence.ground_truth()
-    boxes = rows.boxes_xywh.copy()
-    boxes[:, 2:] += boxes[:, :2]
-    boxes = np.clip(boxes, 0, np.array([sequence.width, sequence.height] * 2))
+    boxes = np.clip(xywh_to_xyxy(rows.boxes_xywh), 0, np.array([sequence.width, sequence.height] * 2))
     inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     frames, boxes, identities = rows.frames[inside], boxes[inside], rows.identities[inside]
     borders = np.searchsorted(frames, np.arange(1, sequence.frames + 1))

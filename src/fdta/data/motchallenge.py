@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -76,13 +77,12 @@ def sequence_map_path(folder: Path) -> Path:
     return folder.parent / "seqmaps" / f"{folder.name}.txt"
 
 
-def write_sequence_map(folder: Path, names: Iterable[str]) -> None:
-    """Write the names of the sequences of the split `folder`, in order, and beside the map a digest of the split.
+def split_summary(folder: Path, names: Iterable[str]) -> dict[str, Any]:
+    """Numbers of sequences and files of a split, and a digest of it.
 
-    The digest, ``seqmaps/SPLIT.json``, is of the names and sizes of all files and of the texts among them: it tells a
-    split from another with sequences of the same names.
+    The digest is of the names and sizes of all files and of the texts among them: it tells a split from another with
+    sequences of the same names.
     """
-    path = sequence_map_path(folder)
     names = sorted(names)
     digest, files = hashlib.sha256(), 0
     for name in names:
@@ -91,8 +91,13 @@ def write_sequence_map(folder: Path, names: Iterable[str]) -> None:
                 files += 1
                 digest.update(f"{file.relative_to(folder).as_posix()} {file.stat().st_size}\n".encode())
                 digest.update(file.read_bytes() if file.suffix in (".txt", ".ini", ".json") else b"")
-    write_json(path.with_suffix(".json"), {"sequences": len(names), "files": files, "digest": digest.hexdigest()})
-    write_text(path, "\n".join(["name", *names]) + "\n")
+    return {"sequences": len(names), "files": files, "digest": digest.hexdigest()}
+
+
+def write_sequence_map(path: Path, names: Iterable[str], summary: dict[str, Any]) -> None:
+    """Write a sequence map: the names of a split's sequences, in order, and as .json its `split_summary`."""
+    write_json(path.with_suffix(".json"), summary)
+    write_text(path, "\n".join(["name", *sorted(names)]) + "\n")
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,7 @@ from fdta.depth.sliding_window import INPUT_SIZE, video_depth
 from fdta.depth.video_depth_anything import Size, check_weights, load_video_depth_anything
 from fdta.errors import InputError
 from fdta.files import whole_folder, write_json
-from fdta.sources import code_digest
-from fdta.synthetic.render import read_true_depth
+from fdta.synthetic.truth import read_true_depth
 
 _RECORD = "teacher.json"
 """File among the maps that tells who made them, and in how many seconds. Maps without it are the user's own."""
@@ -38,6 +37,7 @@ def make_depth(
     weights: Path | None = None,
     device: torch.device | None = None,
     input_size: int = INPUT_SIZE,
+    job: str = "",
 ) -> dict[str, dict[str, float | None]]:
     """Write ``DATASET/depth/SPLIT/SEQUENCE/%08d.png`` for every sequence of `folder`; seconds and bytes a sequence.
 
@@ -54,6 +54,7 @@ def make_depth(
         weights: its checkpoint; not needed where every sequence has maps from elsewhere.
         device: where to compute, by default the CPU.
         input_size: short side of the input of Video Depth Anything in pixels.
+        job: key of the job that makes them; maps of another job are made again.
 
     Raises:
         InputError: `folder` is no split, there are no weights, or they do not fit; a sequence has maps from elsewhere
@@ -61,7 +62,7 @@ def make_depth(
     """
     if teacher == "rendered":
         return {sequence.name: _from_truth(sequence) for sequence in read_split(folder)}
-    estimator = _Estimator(size, weights, device or torch.device("cpu"), input_size)
+    estimator = _Estimator(size, weights, device or torch.device("cpu"), input_size, job)
     sequences = tqdm(read_split(folder), unit="sequence", disable=None)  # None: only on a terminal
     return {sequence.name: estimator.costs(sequence) for sequence in sequences}
 
@@ -77,9 +78,9 @@ def _from_truth(sequence: Sequence) -> dict[str, float | None]:
 class _Estimator:
     """Video Depth Anything, loaded when the first sequence needs it."""
 
-    def __init__(self, size: Size, weights: Path | None, device: torch.device, input_size: int) -> None:
+    def __init__(self, size: Size, weights: Path | None, device: torch.device, input_size: int, job: str) -> None:
         self._size = size
-        self._input_size = input_size
+        self._input_size, self._job = input_size, job
         self._weights = weights
         self._device = device
 
@@ -111,7 +112,7 @@ class _Estimator:
             "size": self._size,
             "sha256": digest,
             "input_size": self._input_size,
-            "code": _code(),
+            "job": self._job,
         }
 
     @functools.cached_property
@@ -157,12 +158,6 @@ def _write_maps(folder: Path, depth: Iterable[np.ndarray], maximum: float) -> No
         scaled = np.round(image.astype(np.float32) / np.float32(maximum or 1) * 255)
         # cv2.imwrite would keep silent about a full disk.
         (folder / f"{frame:08d}.png").write_bytes(cv2.imencode(".png", scaled.astype(np.uint8))[1].tobytes())
-
-
-def _code() -> str:
-    """Tells maps of this version from those of another."""
-    modules = ("fdta.depth.sliding_window", "fdta.depth.video_depth_anything")
-    return code_digest(modules, without=("fdta.settings", "fdta.errors", "fdta.files", "fdta.model.checkpoint"))
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:

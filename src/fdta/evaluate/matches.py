@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from fdta.boxes import pairwise_iou, xywh_to_xyxy
 from fdta.data.motchallenge import Boxes
-from fdta.evaluate.score import box_iou
 
 THRESHOLD = 0.5
 """Smallest IoU of a match."""
@@ -46,7 +46,7 @@ def match(truth: Boxes, found: Boxes) -> Matches:
         if not len(rows):
             # As TrackEval: a frame without tracks leaves the pairs of the frame before it in force.
             continue
-        overlap = box_iou(truth.boxes_xywh[objects], found.boxes_xywh[rows])
+        overlap = pairwise_iou(xywh_to_xyxy(truth.boxes_xywh[objects]), xywh_to_xyxy(found.boxes_xywh[rows]))
         kept = np.array([[pairs.get(int(o)) == t for t in found.identities[rows]] for o in truth.identities[objects]])
         allowed = overlap >= THRESHOLD - np.finfo(float).eps
         value = np.where(allowed, overlap + 1000 * kept, 0)

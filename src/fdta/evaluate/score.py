@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fdta.boxes import pairwise_iou, xywh_to_xyxy
 from fdta.data.motchallenge import Boxes, read_boxes
 from fdta.errors import InputError
 
@@ -125,7 +126,7 @@ def _sequence_data(folder: Path, track_file: Path) -> dict[str, Any]:
     return {
         "gt_ids": truth_ids,
         "tracker_ids": found_ids,
-        "similarity_scores": [box_iou(a, b) for a, b in zip(truth_boxes, found_boxes, strict=True)],
+        "similarity_scores": [pairwise_iou(a, b) for a, b in zip(truth_boxes, found_boxes, strict=True)],
         "num_gt_dets": sum(map(len, truth_ids)),
         "num_tracker_dets": sum(map(len, found_ids)),
         "num_gt_ids": truth_identities,
@@ -147,20 +148,10 @@ def _length(seqinfo: Path) -> int | None:
 
 
 def _by_frame(boxes: Boxes, frames: int, keep: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray], int]:
-    """Identity indices and boxes of each frame, and how many identities there are."""
+    """Identity indices and boxes (n, 4), ``xyxy``, of each frame, and how many identities there are."""
     identities, indices = np.unique(boxes.identities[keep], return_inverse=True)
     starts = np.searchsorted(boxes.frames[keep], np.arange(2, frames + 1))
-    return np.split(indices, starts), np.split(boxes.boxes_xywh[keep], starts), len(identities)
-
-
-def box_iou(first_xywh: np.ndarray, second_xywh: np.ndarray) -> np.ndarray:
-    """IoU of every pair of boxes x, y, w, h with an area: (n,4) and (m,4) -> (n,m) in 0..1."""
-    corners = [np.hstack((boxes[:, :2], boxes[:, :2] + boxes[:, 2:])) for boxes in (first_xywh, second_xywh)]
-    first, second = corners[0][:, None], corners[1][None]
-    sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
-    intersection = sides.clip(min=0).prod(axis=-1)
-    first_area, second_area = ((boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) for boxes in (first, second))
-    return intersection / (first_area + second_area - intersection)
+    return np.split(indices, starts), np.split(xywh_to_xyxy(boxes.boxes_xywh[keep]), starts), len(identities)
 
 
 def _summary(results: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

@@ -37,8 +37,8 @@ from fdta.track.sequence import objects as objects_of
 from fdta.track.sequence import watching
 from fdta.track.source import open_source, read_ahead
 from fdta.track.tracker import IDScores, OnlineTracker, Tracks
-from fdta.train.objectives import TrackerObjective
 from fdta.train.optimizer import build_optimizer, clip_gradients
+from fdta.train.tracker import TrackerObjective
 
 FRAMES = 100
 """Most frames of a pass, unless told."""

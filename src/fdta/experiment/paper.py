@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fdta.experiment.params import Experiment
-from fdta.settings import ParamsError
+from fdta.settings import ParamsError, read_yaml
 
 COMPARED = ("HOTA", "IDF1", "AssA", "MOTA", "DetA")
 """The scores that the paper compares trackers by."""
@@ -55,7 +54,7 @@ def read_paper(params: Experiment) -> Paper:
     Raises:
         ParamsError: ``tables`` of params.yaml names a table or row that does not exist.
     """
-    raw = yaml.safe_load(Path(__file__).with_name("paper.yaml").read_text())
+    raw = _shipped()
     for name, settings in params.tables.items():
         if name not in raw["tables"]:
             if settings.dataset in params.all_datasets:
@@ -78,6 +77,11 @@ def read_paper(params: Experiment) -> Paper:
             rows = {key: PaperRow(key, "", dict.fromkeys(COMPARED)) for key in settings.rows}
             tables[name] = PaperTable(COMPARED, rows, {}, ())
     return Paper(tables, raw["depth_costs"], raw["similarity_note"])
+
+
+@cache
+def _shipped() -> dict[str, Any]:
+    return read_yaml(Path(__file__).with_name("paper.yaml"))
 
 
 def _table(raw: dict[str, Any], added: dict[str, str]) -> PaperTable:

@@ -23,6 +23,7 @@ from fdta.settings import (
     read_settings,
     read_yaml,
     suggestion,
+    to_plain,
 )
 
 KEYS = ("benchmark", "seeds", "benchmarks", "variants", "tables", "catalogue")
@@ -36,15 +37,60 @@ class Experiment:
     """
 
     def __init__(self, path: Path, benchmark: str | None = None) -> None:
+        self._all_datasets: tuple[str, ...] | None = None
+        self._build(read_yaml(path), path, benchmark)
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any], path: Path) -> Experiment:
+        """Experiment of the content of a params.yaml; `path` is for messages.
+
+        Raises:
+            ParamsError: a key or value is wrong.
+        """
+        experiment = cls.__new__(cls)
+        experiment._all_datasets = tuple(document["all_datasets"])
+        experiment._build({key: value for key, value in document.items() if key != "all_datasets"}, path, None)
+        return experiment
+
+    def document(
+        self, datasets: tuple[str, ...] | None = None, variants: tuple[str, ...] | None = None
+    ) -> dict[str, Any]:
+        """Content of a params.yaml that holds this experiment alone, without what only other benchmarks use.
+
+        Args:
+            datasets: only these, and those that their detectors start from; None: all of the benchmark.
+            variants: only these; None: all.
+        """
+        benchmark = to_plain(self.benchmark)
+        name = benchmark.pop("name")
+        kept = dict.fromkeys(datasets or self.benchmark.datasets)
+        kept |= {start: None for d in kept if (start := self.dataset(d).detector_start) in self.benchmark.datasets}
+        benchmark["datasets"] = {each: value for each, value in benchmark["datasets"].items() if each in kept}
+        allowed = self.variants if variants is None else variants
+        for key in ("variants", "noise_seeds"):
+            benchmark[key] = {each: value for each, value in benchmark[key].items() if each in allowed}
+        tables = {each: to_plain(table) for each, table in self.tables.items()}
+        for table in tables.values():
+            table["rows"] = {row: by for row, by in table["rows"].items() if by in (*allowed, *BASELINES)}
+        return {
+            "benchmark": name,
+            "benchmarks": {name: benchmark},
+            "all_datasets": list(self.all_datasets),
+            "variants": {each: value for each, value in self._variants.items() if each in allowed},
+            "tables": tables,
+            "catalogue": self._additions,
+        }
+
+    def _build(self, raw: dict[str, Any], path: Path, benchmark: str | None) -> None:
         self.path = path
-        raw = read_yaml(path)
         for key in raw:
             if key not in KEYS:
                 raise ParamsError(f"{path}: {key}: unknown key; {suggestion(key, KEYS)}")
         for key in ("benchmark", "benchmarks", "variants", "tables"):
             if key not in raw:
                 raise ParamsError(f"{path}: {key}: missing; add it")
-        self._catalogue = read_catalogue(raw.get("catalogue", {}), path)
+        self._additions = raw.get("catalogue") or {}
+        self._catalogue = read_catalogue(self._additions, path)
         self._benchmarks = mapping(raw["benchmarks"], "benchmarks", path)
         self.benchmark_names = tuple(self._benchmarks)
         self._variants = {
@@ -66,6 +112,8 @@ class Experiment:
     @property
     def all_datasets(self) -> tuple[str, ...]:
         """Names of the data sets of all benchmarks."""
+        if self._all_datasets is not None:
+            return self._all_datasets
         names = [name for raw in self._benchmarks.values() for name in (raw or {}).get("datasets", {})]
         return tuple(dict.fromkeys(names))
 

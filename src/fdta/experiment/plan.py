@@ -121,24 +121,24 @@ def page_figures(params: Experiment) -> dict[str, tuple[str, tuple[str, ...]]]:
 
 
 def figure_inputs(params: Experiment, root: Path, name: str, datasets: tuple[str, ...]) -> list[Path]:
-    """Files that figure `name` of `datasets` is made from; tracks stand for their detections, a sequence map for the
-    split."""
+    """Files and folders that figure `name` of `datasets` is made from."""
     files = []
     for dataset in datasets:
         data, seed = params.dataset(dataset), params.benchmark.seeds[0]
         base, full, detector = Run(dataset, BASE, seed), Run(dataset, FULL, seed), Run(dataset, DETECTOR)
         folder = root / "data" / dataset
-        model = root / "models" / str(full) / "model.pt"
-        tracks = [root / "tracks" / str(run) / data.test_split / "summary.json" for run in (base, full)]
-        validation = data.validation_split
+        model = model_path(root, full)
+        tested, validated = folder / data.test_split, folder / data.validation_split
+        places = [(kind, run) for run in (base, full) for kind in ("tracks", "detections")]
+        tracked = [root / kind / str(run) / data.test_split for kind, run in places]
         files += {
             "similarity": [similarity_path(params, root, run) for run in (detector, base, full)],
-            "depth": [model, folder / f"seqmaps/{validation}.json", folder / f"depth-{validation}.json"],
-            "tracks": tracks,
-            "embeddings": tracks,
-            "depth-attention": [model, folder / f"seqmaps/{data.test_split}.json"],
-            "interactions": [model, tracks[1]],
-            "training": [*(history_path(root, run) for run in (base, full)), detector_history_path(root, dataset)],
+            "depth": [model, validated, folder / "depth" / data.validation_split],
+            "tracks": [tested, *tracked],
+            "embeddings": [tested, *tracked],
+            "depth-attention": [model, tested],
+            "interactions": [model, tested, *tracked[2:]],
+            "training": [history_path(root, run) for run in (base, full, *([] if data.detector else [detector]))],
         }[name]
     return files
 
@@ -155,17 +155,29 @@ def similarity_path(params: Experiment, root: Path, run: Run) -> Path:
 
 def history_path(root: Path, run: Run) -> Path:
     """Losses, times and validation scores of the training of `run`."""
-    return root / "models" / str(run) / "history.jsonl"
+    return root / run_folder(run) / "history.jsonl"
 
 
-def detector_history_path(root: Path, dataset: str) -> Path:
-    """Losses, times and validation scores of the training of the detector of `dataset`."""
-    return root / "models" / dataset / "detector-history.jsonl"
+def run_folder(run: Run) -> Path:
+    """Folder of the training of `run`, in the project's folder."""
+    return Path("models", run.dataset, DETECTOR) if run.variant == DETECTOR else Path("models", str(run))
+
+
+def model_path(root: Path, run: Run) -> Path:
+    """Checkpoint of `run`."""
+    return root / run_folder(run) / "model.pt"
+
+
+def under_way(root: Path, run: Run) -> Path | None:
+    """Folder of a training of `run` that has not come to its end."""
+    folder = root / run_folder(run)
+    found = [path.parent for path in folder.parent.glob(f".{folder.name}.*/history.jsonl")]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def speed_path(root: Path, dataset: str) -> Path:
     """Milliseconds a frame by component of the tracker."""
-    return root / "results" / "speed" / f"{dataset}.json"
+    return root / "scores" / dataset / "speed.json"
 
 
 def submission_path(root: Path, run: Run) -> Path:
@@ -184,9 +196,10 @@ def depth_costs_paths(params: Experiment, root: Path) -> dict[str, Path]:
 
 
 def seeds_with(folder: Path, file: str) -> list[int]:
-    """Every N for which ``folder/seed-N/file`` is there."""
-    seeds = (path.parent.name.removeprefix("seed-") for path in folder.glob(f"seed-*/{file}"))
-    return sorted(int(seed) for seed in seeds if seed.isdecimal())
+    """Every N for which ``folder/seed-N/file`` is there, also of a training that is under way."""
+    found = [*folder.glob(f"seed-*/{file}"), *folder.glob(f".seed-*/{file}")]
+    seeds = (path.parent.name.lstrip(".").removeprefix("seed-").partition(".")[0] for path in found)
+    return sorted({int(seed) for seed in seeds if seed.isdecimal()})
 
 
 def _runs(params: Experiment, needed: dict[str, str]) -> list[Run]:

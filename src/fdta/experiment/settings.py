@@ -65,6 +65,8 @@ class DatasetSettings:
     detector_start: str | None = None
     """What the detector starts from: another data set of the benchmark, a checkpoint file (ours, or published: .pth),
     or null (from scratch)."""
+    detector: str | None = None
+    """A checkpoint of ours to use as the detector, without training one; null: train it."""
     detector_class: Annotated[int, Field(ge=0)] = 1
     """The class to keep of a published `detector_start` that tells COCO's 91 apart: 1 is person, 15 bird."""
     test_split: Name = "test"

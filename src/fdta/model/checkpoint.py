@@ -86,7 +86,7 @@ def save_model(path: Path, model: nn.Module, settings: Mapping[str, Any], run: s
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     plain = to_plain(settings) if isinstance(settings, ModelSettings) else settings
     plain = json.loads(json.dumps(plain))  # pickle writes equal strings that are one object differently
-    save(path, {"format": FORMAT, "run": run, "settings": plain, "origin": origin, "model": state})
+    save(path, {"format": FORMAT, "run": run, "settings": plain, "model": state})
 
 
 def model_settings(value: Any, path: Path) -> ModelSettings:

@@ -259,10 +259,17 @@ class _WithoutSamples(torch.autograd.Function):
         return of_value, None, of_locations, of_weights
 
 
-@functools.cache
+def kept(shapes: Shapes, device: torch.device) -> tuple[Tensor, ...]:
+    """Tensors that attention to levels of `shapes` on `device` reads, and that are kept for the last shapes only.
+
+    Who captures a CUDA graph must hold them as long as the graph, which reads their memory.
+    """
+    return _sizes(tuple(shapes), device), deformable_kernel.cells_of_levels(tuple(shapes), device)
+
+
+@functools.lru_cache(maxsize=deformable_kernel.KEPT)
 def _sizes(shapes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
-    """(L, 2) widths and heights; kept, because a GPU would wait for them in every layer, and for good: CUDA graphs read
-    them."""
+    """(L, 2) widths and heights; kept, because a GPU would wait for them in every layer."""
     with torch.inference_mode(False):
         return torch.tensor([(width, height) for height, width in shapes], dtype=torch.float64).to(device)
 

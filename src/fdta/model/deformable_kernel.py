@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 Shapes = list[tuple[int, int]]
+KEPT = 16
+"""Shapes of levels, the last used ones, whose small tensors stay on their device. All layers of one pass share one."""
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ else:
 def attend(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
     """As `fdta.model.deformable_attention.deformable_attention`; result in the precision of `value`."""
     with torch.cuda.device_of(value):  # Triton launches on the current device.
-        return _Attend.apply(value, locations, weights, _levels(tuple(shapes), value.device))
+        return _Attend.apply(value, locations, weights, cells_of_levels(tuple(shapes), value.device))
 
 
 def usable(value: Tensor) -> bool:
@@ -70,10 +72,10 @@ def _try(device: torch.device, dtype: torch.dtype) -> bool:
     return True
 
 
-@functools.cache
-def _levels(shapes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
-    """(L, 3) int32: height, width and first cell of each level; kept, lest a GPU wait for them in every layer, and for
-    good, because CUDA graphs read them."""
+@functools.lru_cache(maxsize=KEPT)
+def cells_of_levels(shapes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+    """(L, 3) int32: height, width and first cell of each level; kept, because a GPU would wait for them in every
+    layer."""
     starts = itertools.accumulate((height * width for height, width in shapes), initial=0)
     rows = [(*shape, start) for shape, start in zip(shapes, starts, strict=False)]
     with torch.inference_mode(False):

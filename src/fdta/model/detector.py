@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fdta.model.backbone import ResNet
-from fdta.model.deformable_attention import DeformableAttention, Shapes
+from fdta.model.deformable_attention import DeformableAttention, Shapes, kept
 from fdta.model.layers import Attention, GroupNorm, Linear, recorded
 from fdta.model.settings import BackboneSettings, DetectorSettings, SpatialSettings
 from fdta.model.spatial_adapter import SpatialAdapter
@@ -140,6 +140,14 @@ class DeformableDetector(nn.Module):
                 nowhere = torch.zeros(1, *images.shape[-2:], dtype=torch.bool, device=images.device)
                 self.unpadded = key, _geometry(nowhere, shapes, self.level_embedding.shape[1], padded=False)
         return self.unpadded[1]
+
+    def constants(self) -> object:
+        """What `forward` read of the last batch without padding and of its size, and a later one may replace.
+
+        A CUDA graph of that batch reads their memory (`fdta.model.graphs`).
+        """
+        key, geometry = self.unpadded
+        return geometry, kept(geometry.shapes, key[-1])
 
     def _decode(self, memory: Tensor, depth_memory: Tensor | None, geometry: Geometry) -> list[LayerOutput]:
         position, tokens = self.queries.expand(len(memory), -1, -1).chunk(2, -1)

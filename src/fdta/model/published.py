@@ -17,8 +17,7 @@ from torch import Tensor
 
 from fdta.errors import InputError
 from fdta.model import checkpoint
-from fdta.model.detector import DEPTH_PARTS, DeformableDetector
-from fdta.model.fdta import FDTA
+from fdta.model.detector import DEPTH_PARTS
 from fdta.model.settings import (
     AssociationSettings,
     BackboneSettings,
@@ -28,7 +27,7 @@ from fdta.model.settings import (
     SpatialSettings,
     TemporalSettings,
 )
-from fdta.model.weights import PUBLISHED_DETECTOR, from_published, to_published
+from fdta.model.weights import from_published
 from fdta.names import DETECTOR
 from fdta.settings import to_plain
 
@@ -37,7 +36,7 @@ COCO_CLASSES = {"person": 1, "bird": 15}
 _COCO = 91
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
-_CRITERION, _OURS = "criterion", "fdta"
+CRITERION, OURS = "criterion", "fdta"
 
 Kind = Literal["FDTA", "MOTIP", "Deformable DETR"]
 
@@ -81,7 +80,7 @@ def read_published(path: Path, class_index: int | None = None) -> Published:
         raise InputError(f"{path}: is a checkpoint of this package already; use it as it is")
     state, wrapper, left_out = _our_names(value, path, class_index)
     kind = _kind(state)
-    ours = wrapper.get(_OURS)
+    ours = wrapper.get(OURS)
     if ours is None:
         plain = to_plain(settings_of(state, path))
         run = f"{path.stem}/{DETECTOR}" if kind == "Deformable DETR" else f"imported/{path.stem}"
@@ -96,55 +95,6 @@ def read_published(path: Path, class_index: int | None = None) -> Published:
     if kind == "Deformable DETR":
         state = {name.removeprefix("detector."): tensor for name, tensor in state.items()}
     return Published(kind, run, settings, plain, state, tuple(missing), tuple(left_out))
-
-
-def import_checkpoint(path: Path, output: Path, class_index: int | None = None) -> Published:
-    """Read a published checkpoint, check that it is a whole model, and write it to `output` in our format.
-
-    Raises:
-        InputError: as of `read_published`, or tensors are missing or do not fit each other.
-    """
-    found = read_published(path, class_index)
-    settings = found.settings
-    model = (
-        DeformableDetector(settings.backbone, settings.detector, settings.spatial)
-        if found.detector_alone
-        else FDTA(settings)
-    )
-    checkpoint.fill(model, found.state, path, new=("bin_values",))
-    checkpoint.save_model(output, model, found.plain_settings, found.run)
-    return found
-
-
-def export_checkpoint(path: Path, output: Path) -> str:
-    """Write a checkpoint of ours to `output` with the names and in the form of the published ones.
-
-    The Identity Adapter, which the published code keeps in its criterion, comes in an entry of that name beside the
-    model; settings and the run's name come beside it too, so that an import gives the same checkpoint again. The
-    published code ignores both.
-
-    Returns:
-        Name of the run.
-
-    Raises:
-        InputError: `path` cannot be read, or is not a finished model.
-    """
-    value = checkpoint.load(path)
-    if not {"run", "settings", "model"} <= value.keys():
-        raise InputError(f"{path}: not a finished model; give the model.pt or detector.pt of a finished training")
-    detector_alone = value["run"].endswith(f"/{DETECTOR}")
-    state = {f"detector.{name}" if detector_alone else name: tensor for name, tensor in value["model"].items()}
-    names_of_criterion = {name for name in state if name.startswith("identity_adapter.")}
-    model = to_published({name: tensor for name, tensor in state.items() if name not in names_of_criterion})
-    if detector_alone:
-        model = {name.removeprefix(PUBLISHED_DETECTOR): tensor for name, tensor in model.items()}
-    criterion = to_published({name: state[name] for name in state if name in names_of_criterion})
-    entries = {"model": model, "optimizer": None, "scheduler": None, "states": {}}
-    if criterion:
-        entries[_CRITERION] = criterion
-    entries[_OURS] = {"run": value["run"], "settings": value["settings"]}
-    checkpoint.save(output, entries)
-    return value["run"]
 
 
 def load_detector(path: Path, class_index: int) -> dict[str, Tensor]:
@@ -294,7 +244,7 @@ def _ours(entry: Any, path: Path) -> tuple[dict[str, Any], str]:
     run = entry.get("run") if isinstance(entry, Mapping) else None
     # Tracks go to a folder of the run's name, which must not lead elsewhere.
     if not isinstance(run, str) or not re.fullmatch(r"[^./][^/]*(/[^./][^/]*)+", run) or "settings" not in entry:
-        raise InputError(f"{path}: its entry {_OURS!r} is not as `fdta weights export` writes it; remove or mend it")
+        raise InputError(f"{path}: its entry {OURS!r} is not as `fdta weights export` writes it; remove or mend it")
     checkpoint.model_settings(entry["settings"], path)
     return dict(entry["settings"]), run
 
@@ -316,10 +266,10 @@ def _unwrap(value: Any, path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any
         inner = next((key for key in _WRAPPERS if isinstance(value.get(key), Mapping)), None)
         if inner is None:
             break
-        criterion = value.get(_CRITERION)
+        criterion = value.get(CRITERION)
         if isinstance(criterion, Mapping):
             tensors |= _bare_names(criterion)
-        known = (inner, _OURS, *([_CRITERION] if isinstance(criterion, Mapping) else []))
+        known = (inner, OURS, *([CRITERION] if isinstance(criterion, Mapping) else []))
         left_out += [str(key) for key, entry in value.items() if key not in known and entry not in (None, {})]
         value = value[inner]
     named = {key: entry for key, entry in value.items() if isinstance(entry, Tensor)} if wrapper else {}

@@ -126,6 +126,15 @@ class ModelSettings:
     association: AssociationSettings = field(default_factory=AssociationSettings)
     identity: IdentitySettings = field(default_factory=IdentitySettings)
 
+    def unused_code(self) -> tuple[str, ...]:
+        """Modules of the adapters that are off: the model does not use them."""
+        adapters = {
+            ("fdta.model.spatial_adapter", "fdta.loss.depth", "fdta.depth"): self.spatial,
+            ("fdta.model.temporal_adapter",): self.temporal,
+            ("fdta.model.identity_adapter", "fdta.loss.contrastive"): self.identity,
+        }
+        return tuple(module for modules, adapter in adapters.items() if not adapter.enabled for module in modules)
+
     def __post_init__(self) -> None:
         token = self.detector.width + self.association.label_width
         require(token % self.association.heads == 0, f"token width {token} is no multiple of association.heads")

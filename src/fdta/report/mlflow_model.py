@@ -7,8 +7,6 @@ Whoever loads it needs this package.
 from __future__ import annotations
 
 import importlib.metadata
-import os
-import shutil
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import fdta
+from fdta.boxes import xyxy_to_xywh
+from fdta.files import link_or_copy
 
 if TYPE_CHECKING:
     import pandas
-    from mlflow.models import ModelSignature
 
 COLUMNS = {"frame": "long", "identity": "long", "left": "double", "top": "double", "width": "double"}
 COLUMNS |= {"height": "double", "score": "float"}
@@ -56,8 +55,8 @@ class TrackingModel:
         rows = []
         for number, frame in enumerate(frames, start=1):
             found = tracker.update(frame, chosen["channels"])
-            corner, size = found.boxes_xyxy[:, :2], found.boxes_xyxy[:, 2:] - found.boxes_xyxy[:, :2]
-            columns = np.full(len(found), number), found.identities + 1, *corner.T, *size.T, found.scores
+            boxes_xywh = xyxy_to_xywh(found.boxes_xyxy)
+            columns = np.full(len(found), number), found.identities + 1, *boxes_xywh.T, found.scores
             rows.append(pandas.DataFrame(dict(zip(COLUMNS, columns, strict=True))))
         if not rows:
             rows = [pandas.DataFrame({name: [] for name in COLUMNS})]
@@ -94,8 +93,12 @@ def write_model(folder: Path, checkpoint: Path, model_id: str, run_id: str) -> N
         run_id: MLflow's id of the run.
     """
     import mlflow.pyfunc
-    from mlflow.models import Model
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
+    frames = TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))
+    columns = [ColSpec(kind, name) for name, kind in COLUMNS.items()]
+    params = [ParamSpec("channels", "string", "RGB"), ParamSpec("device", "string", "auto")]
     versions = {name: importlib.metadata.version(name).partition("+")[0] for name in ("torch", "numpy")}
     requirements = [f"fdta=={fdta.__version__}", *(f"{name}=={version}" for name, version in versions.items())]
     with warnings.catch_warnings(action="ignore"):  # It wants an input example, which would be a video.
@@ -104,30 +107,7 @@ def write_model(folder: Path, checkpoint: Path, model_id: str, run_id: str) -> N
             loader_module=__name__,
             data_path=str(checkpoint),
             mlflow_model=Model(model_id=model_id, run_id=run_id),
-            signature=signature(),
+            signature=ModelSignature(Schema([frames]), Schema([*columns]), ParamSchema(params)),
             pip_requirements=requirements,
         )
     link_or_copy(checkpoint, folder / "data" / checkpoint.name)
-
-
-def signature() -> ModelSignature:
-    """Of `TrackingModel.predict`."""
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
-
-    frames = TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))
-    columns = [ColSpec(kind, name) for name, kind in COLUMNS.items()]
-    params = [ParamSpec("channels", "string", "RGB"), ParamSpec("device", "string", "auto")]
-    return ModelSignature(Schema([frames]), Schema(columns), ParamSchema(params))
-
-
-def link_or_copy(source: Path | str, target: Path | str) -> None:
-    """Make `target` the same file as `source` where the file system can, else a copy.
-
-    Sharing is safe for files that are replaced and never changed in place, as ours are.
-    """
-    Path(target).unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

@@ -10,15 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-COLOUR_BINS = 6
-STRIPE_BINS = 4
-COLOURED = ("hat", "stripe", "top", "leg")
-"""Parts whose colour is an attribute. Of a bird: its head, the bar on its wings, its body, its wings."""
-ATTRIBUTES: dict[str, int] = {
-    f"{part}_{channel}": COLOUR_BINS for part in COLOURED for channel in ("red", "green", "blue")
-}
-ATTRIBUTES["stripe_height"] = STRIPE_BINS
-"""Appearance attributes of a rendered figure and their numbers of classes."""
+from fdta.synthetic.truth import ATTRIBUTES, COLOUR_BINS, COLOURED, STRIPE_BINS
 
 OUTLINE = 12
 """Corners of a capsule's outline."""

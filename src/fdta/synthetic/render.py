@@ -6,9 +6,6 @@ are painted from far to near and written in the MOTChallenge layout.
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import shutil
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +13,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fdta.data.motchallenge import Sequence, write_seqinfo, write_sequence_map
-from fdta.errors import InputError
+from fdta.boxes import xyxy_to_xywh
+from fdta.data.motchallenge import Sequence, write_seqinfo
 from fdta.files import whole_folder, write_json
-from fdta.sources import code_digest
-from fdta.synthetic.bodies import ATTRIBUTES
+from fdta.settings import to_plain
 from fdta.synthetic.scenes import Scene, choreograph
 from fdta.synthetic.settings import RenderSettings
-
-__all__ = ["ATTRIBUTES", "Painting", "paint", "read_true_depth", "render_split"]
 
 RATE = 20
 """Frames a second."""
@@ -52,43 +46,21 @@ class Painting:
 
 
 def render_split(settings: RenderSettings, split: str, sequences: int, folder: Path) -> None:
-    """Write `sequences` sequences to `folder` and their names to ``folder/../seqmaps/SPLIT.txt``.
+    """Write `sequences` sequences to `folder`; those that are there are skipped, so that a killed call resumes.
 
-    A sequence depends on settings, split and its number alone. Those that are there already, from the same settings,
-    stay as they are; others of an earlier call are removed.
-
-    ``attributes.json`` holds the class of each of `ATTRIBUTES` by identity, ``truth/depth.npz`` the inverse depth as
-    (T, H, W) float16 under "inverse_depth", ``truth/settings.json`` what the sequence was drawn from.
+    A sequence depends on settings, split and its number alone. ``attributes.json`` in it holds the class of each of
+    `ATTRIBUTES` by identity, ``truth/depth.npz`` the inverse depth as (T, H, W) float16 under "inverse_depth",
+    ``truth/settings.json`` the settings.
     """
-    folder = Path(folder)
-    names = [f"{settings.scene}-{split}-{number:04d}" for number in range(1, sequences + 1)]
-    renderer = code_digest(("fdta.synthetic.render",), without=("fdta.settings", "fdta.errors", "fdta.files"))
-    origin = json.loads(json.dumps(dataclasses.asdict(settings) | {"split": split, "renderer": renderer}))
-    present = {path.parent.parent: json.loads(path.read_text()) for path in folder.glob("*/truth/settings.json")}
-    for sequence in present:
-        if sequence.name not in names:
-            shutil.rmtree(sequence)
-    for number, name in enumerate(names, start=1):
-        if present.get(folder / name) != origin:
-            generator = np.random.default_rng([settings.seed, zlib.crc32(split.encode()), number])
-            scene = choreograph(settings, generator)
-            with whole_folder(folder / name) as temporary:
-                _write_sequence(temporary, name, settings, scene)
-                write_json(temporary / "truth" / "settings.json", origin)
-    write_sequence_map(folder, names)
-
-
-def read_true_depth(folder: Path) -> np.ndarray:
-    """Inverse depth (T, H, W) float16 of the rendered sequence in `folder`, larger is nearer.
-
-    Raises:
-        InputError: the sequence was not rendered.
-    """
-    path = Path(folder) / "truth" / "depth.npz"
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; only rendered sequences bring their depth, render them again")
-    with np.load(path) as arrays:
-        return arrays["inverse_depth"]
+    for number in range(1, sequences + 1):
+        name = f"{settings.scene}-{split}-{number:04d}"
+        if (folder / name).is_dir():
+            continue
+        generator = np.random.default_rng([settings.seed, zlib.crc32(split.encode()), number])
+        scene = choreograph(settings, generator)
+        with whole_folder(folder / name) as temporary:
+            _write_sequence(temporary, name, settings, scene)
+            write_json(temporary / "truth" / "settings.json", to_plain(settings))
 
 
 def paint(settings: RenderSettings, scene: Scene) -> Painting:
@@ -157,11 +129,11 @@ def _write_sequence(folder: Path, name: str, settings: RenderSettings, scene: Sc
     for index, image in enumerate(painting.images):
         path = folder / "img1" / f"{index + 1:08d}.jpg"
         cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    sides = painting.boxes_xyxy[..., 2:] - painting.boxes_xyxy[..., :2]
-    present = (painting.visibility >= settings.minimum_visible) & (sides >= MINIMUM_SIDE).all(axis=-1)
+    boxes_xywh = xyxy_to_xywh(painting.boxes_xyxy)
+    present = (painting.visibility >= settings.minimum_visible) & (boxes_xywh[..., 2:] >= MINIMUM_SIDE).all(axis=-1)
     lines = []
     for frame, figure in np.argwhere(present).tolist():
-        (x, y, _, _), (w, h) = painting.boxes_xyxy[frame, figure], sides[frame, figure]
+        x, y, w, h = boxes_xywh[frame, figure]
         share = painting.visibility[frame, figure]
         lines.append(f"{frame + 1},{figure + 1},{x:.2f},{y:.2f},{w:.2f},{h:.2f},1,1,{share:.3f}\n")
     (folder / "gt" / "gt.txt").write_text("".join(lines))

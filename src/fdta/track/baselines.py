@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from fdta.boxes import xyxy_to_xywh
 from fdta.data.motchallenge import Boxes, Sequence, read_split, write_boxes
 from fdta.errors import InputError
-from fdta.files import whole_folder
 from fdta.track.detections import Detections, read_detections
 
 
@@ -98,17 +98,16 @@ def track_baseline(method: str, split: Path, detections: Path, output: Path) -> 
         method: key of `METHODS`.
         split: folder of sequences, data/DATASET/SPLIT.
         detections: folder of SEQUENCE.npz (`fdta.track.detections`).
-        output: folder to write; an existing one is replaced.
+        output: folder to write.
 
     Raises:
         InputError: unknown method, or a sequence or its detections cannot be read.
     """
     if method not in METHODS:
         raise InputError(f"baseline {method!r} is unknown; there are {', '.join(METHODS)}")
-    with whole_folder(output) as folder:
-        for sequence in read_split(split):
-            found = read_detections(Path(detections) / f"{sequence.name}.npz")
-            write_boxes(folder / f"{sequence.name}.txt", _track(METHODS[method], sequence, found))
+    for sequence in read_split(split):
+        found = read_detections(Path(detections) / f"{sequence.name}.npz")
+        write_boxes(output / f"{sequence.name}.txt", _track(METHODS[method], sequence, found))
 
 
 def _track(baseline: Baseline, sequence: Sequence, detections: Detections) -> Boxes:
@@ -126,8 +125,5 @@ def _track(baseline: Baseline, sequence: Sequence, detections: Detections) -> Bo
         found = tracker.update(supervision.Detections(xyxy=boxes_xyxy, confidence=scores), image)
         found = found[found.tracker_id >= 0]
         found = found[np.argsort(found.tracker_id)]
-        sizes = found.xyxy[:, 2:] - found.xyxy[:, :2]
-        rows.append(
-            (np.full(len(found), frame), found.tracker_id + 1, np.hstack((found.xyxy[:, :2], sizes)), found.confidence)
-        )
+        rows.append((np.full(len(found), frame), found.tracker_id + 1, xyxy_to_xywh(found.xyxy), found.confidence))
     return Boxes(*map(np.concatenate, zip(*rows, strict=True)))

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from fdta.boxes import cxcywh_to_xyxy
 from fdta.data.motchallenge import Sequence, read_split
 from fdta.errors import InputError
-from fdta.experiment.params import Experiment
 from fdta.experiment.settings import Settings
-from fdta.files import digest, write_json
 from fdta.model import checkpoint
 from fdta.model.detector import DeformableDetector
-from fdta.names import DETECTOR, Run
+from fdta.names import DETECTOR
+from fdta.settings import read_settings
 from fdta.track.detections import Detections, write_detections
-from fdta.track.sequence import corners, read_images
+from fdta.track.sequence import read_images
+
+if TYPE_CHECKING:
+    from fdta.experiment.jobs import DetectJob
 
 CHUNK = 8
 """Frames that go through the detector at once."""
@@ -26,35 +31,26 @@ CHUNK = 8
 logger = logging.getLogger(__name__)
 
 
-def detect_split(params: Experiment, dataset: str, split: str, root: Path, device: torch.device) -> Path:
-    """Detect the objects of every sequence of a split with ``models/DATASET/detector.pt``.
-
-    They go to ``detections/DATASET/detector/seed-0/SPLIT/SEQUENCE.npz``; ``summary.json`` beside them is written last.
-
-    Returns:
-        The folder.
+def detect_split(job: DetectJob, root: Path, folder: Path, device: torch.device) -> None:
+    """Detect the objects of every sequence of a split with the data set's detector, to ``folder/SEQUENCE.npz``.
 
     Raises:
         InputError: no such detector or split, or an image cannot be read.
     """
-    path = root / "models" / dataset / "detector.pt"
-    settings = params.settings(dataset, DETECTOR)
+    path = root / job.model
     state = checkpoint.load(path)
-    if state.get("run") != f"{dataset}/{DETECTOR}":
-        raise InputError(f"{path}: not the detector of {dataset}; train it with `fdta train {dataset}/{DETECTOR}`")
+    if not str(state.get("run")).endswith(f"/{DETECTOR}"):
+        raise InputError(f"{path}: not a detector; train one with `fdta train {job.dataset}/{DETECTOR}`")
+    settings = replace(read_settings(Settings, state["settings"], "settings", path), tracker=job.tracker)
     detector = DeformableDetector(settings.backbone, settings.detector, settings.spatial)
     checkpoint.fill(detector, state["model"], path)
     detector.to(device).eval()
-    folder = root / "detections" / str(Run(dataset, DETECTOR)) / split
-    sequences = tqdm(read_split(root / "data" / dataset / split), unit="sequence", disable=None)
+    sequences = tqdm(read_split(root / "data" / job.dataset / job.split), unit="sequence", disable=None)
     for sequence in sequences:
         found = detect_sequence(detector, sequence, settings, device)
         write_detections(folder / f"{sequence.name}.npz", found)
         if sequences.disable:
             logger.info("%s: %d frames, %d detections", sequence.name, sequence.frames, len(found.frames))
-    summary = {"run": f"{dataset}/{DETECTOR}", "sequences": len(sequences), "detections": digest(folder, "*.npz")}
-    write_json(folder / "summary.json", summary)
-    return folder
 
 
 @torch.inference_mode()
@@ -83,7 +79,7 @@ def detect_sequence(
         found.append(
             (
                 frames[kept.nonzero()[:, 0].cpu()].astype(np.int32),
-                (corners(output.boxes_cxcywh[kept].cpu().numpy()) * scale).astype(np.float32),
+                (cxcywh_to_xyxy(output.boxes_cxcywh[kept].cpu().double().numpy()) * scale).astype(np.float32),
                 scores[kept].cpu().numpy(),
                 output.embeddings[kept].half().cpu().numpy(),
             )

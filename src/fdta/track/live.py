@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
+from fdta.boxes import cxcywh_to_xyxy
 from fdta.data.images import resized_size, to_network
 from fdta.errors import InputError
 from fdta.experiment.settings import Settings
 from fdta.model.fdta import FDTA
 from fdta.model.inference import optimized, precision
-from fdta.track.run import load_run
-from fdta.track.sequence import corners, watching
+from fdta.track.sequence import watching
 from fdta.track.tracker import OnlineTracker
+from fdta.track.weights import load_run
 
 if TYPE_CHECKING:
     import supervision
@@ -87,7 +88,7 @@ class Tracker:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         root, device = Path(root), torch.device(device)
         numbers = precision(dtype, device)
-        model, settings, _ = load_run(str(weights), root, root / "params.yaml", None, device)
+        model, settings, _ = load_run(str(weights), root, device)
         return cls(optimized(model, numbers), settings)
 
     @property
@@ -123,5 +124,5 @@ class Tracker:
         images = to_network([frame if channels == "RGB" else frame[..., ::-1]], size, self.device)
         found = self._tracker.update(*(tensor[0] for tensor in self._detect(images)))
         order = np.argsort(found.identities)
-        boxes_xyxy = corners(found.boxes_cxcywh[order]) * np.array([width, height] * 2)
+        boxes_xyxy = cxcywh_to_xyxy(found.boxes_cxcywh[order].astype(np.float64)) * np.array([width, height] * 2)
         return FrameTracks(boxes_xyxy, found.identities[order], found.scores[order])

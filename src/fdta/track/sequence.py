@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from fdta.boxes import cxcywh_to_xyxy, xyxy_to_xywh
 from fdta.data.images import resized_size, to_network
 from fdta.data.motchallenge import Boxes, Sequence, read_split, write_boxes
 from fdta.errors import InputError
 from fdta.experiment.settings import Settings
-from fdta.files import write_json
 from fdta.model.detector import DeformableDetector, LayerOutput
 from fdta.model.fdta import FDTA
 from fdta.model.graphs import Graphed
@@ -28,45 +27,6 @@ from fdta.track.tracker import OnlineTracker
 
 logger = logging.getLogger(__name__)
 CPU = torch.device("cpu")
-
-
-class Unfinished:
-    """Record of a run over a split that has not come to its end, so that a killed one goes on with the next sequence.
-
-    Args:
-        path: the record.
-        origin: what the tracks are made of; a record of another origin is not gone on from.
-        others: records of parts of the run.
-
-    Raises:
-        InputError: a record cannot be read.
-    """
-
-    def __init__(self, path: Path, origin: str, others: Iterable[Path] = ()) -> None:
-        self.path, self.origin, self.others = path, origin, tuple(others)
-        self.sequences: list[str] = []
-        """Names of the finished sequences."""
-        for each in (path, *self.others):
-            try:
-                record = json.loads(each.read_text()) if each.is_file() else {}
-            except ValueError:
-                raise InputError(f"{each}: broken JSON; remove the file, and its sequences are tracked anew") from None
-            if record.get("origin") == origin:
-                self.sequences += record["sequences"]
-
-    def finish(self, name: str) -> None:
-        """Note that sequence `name` is finished: its files are written."""
-        self.sequences.append(name)
-        self.keep()
-
-    def keep(self) -> None:
-        """Write the record."""
-        write_json(self.path, {"origin": self.origin, "sequences": self.sequences})
-
-    def end(self) -> None:
-        """Remove the record and those of the parts: all is finished."""
-        for path in (self.path, *self.others):
-            path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -96,8 +56,8 @@ def track_split(
     detections_folder: Path,
     settings: Settings,
     device: torch.device,
-    unfinished: Unfinished | None = None,
     part: Part | None = None,
+    resume: bool = False,
 ) -> None:
     """Track every sequence of a split, to ``tracks_folder/SEQUENCE.txt`` and ``detections_folder/SEQUENCE.npz``.
 
@@ -108,8 +68,8 @@ def track_split(
         detections_folder: where the detections go, as `write_detections` writes them.
         settings: of the model.
         device: of the model.
-        unfinished: tells which sequences are finished already and left alone, and is told of each that is.
         part: the share of the sequences to track; None: all.
+        resume: skip sequences whose files are there.
 
     Raises:
         InputError: the split or an image of it cannot be read.
@@ -121,16 +81,14 @@ def track_split(
     )  # None: only on a terminal
     for sequence in sequences:
         sequences.set_postfix_str(sequence.name)
-        if unfinished and sequence.name in unfinished.sequences:
-            logger.info("%s: tracked before", sequence.name)
-            continue
         tracks_path = tracks_folder / f"{sequence.name}.txt"
         detections_path = detections_folder / f"{sequence.name}.npz"
+        if resume and tracks_path.is_file() and detections_path.is_file():
+            logger.info("%s: tracked before", sequence.name)
+            continue
         tracks, detections = track_sequence(model, sequence, settings, device, detect=detect)
         write_detections(detections_path, detections)
         write_boxes(tracks_path, tracks)
-        if unfinished:
-            unfinished.finish(sequence.name)
         if sequences.disable:
             identities = len(np.unique(tracks.identities))
             logger.info("%s: %d frames, %d tracks", sequence.name, sequence.frames, identities)
@@ -174,15 +132,14 @@ def track_sequence(
         detections.append(
             (
                 frames[recorded.nonzero()[:, 0]],
-                corners(boxes_cxcywh[recorded].numpy()) * scale,
+                cxcywh_to_xyxy(boxes_cxcywh[recorded].double().numpy()) * scale,
                 scores[recorded].numpy(),
                 embeddings[recorded].half().numpy(),
             )
         )
         for frame, *detected in zip(frames, *found_objects, strict=True):
             found = tracker.update(*detected)
-            boxes_xywh = corners(found.boxes_cxcywh) * scale
-            boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
+            boxes_xywh = xyxy_to_xywh(cxcywh_to_xyxy(found.boxes_cxcywh.astype(np.float64)) * scale)
             order = np.argsort(found.identities)
             tracks.append((np.full(len(order), frame), found.identities[order], boxes_xywh[order], found.scores[order]))
     frame, boxes_xyxy, score, embedding = map(np.concatenate, zip(*detections, strict=True))
@@ -198,7 +155,7 @@ def objects(output: LayerOutput) -> tuple[Tensor, Tensor, Tensor]:
 
 def watching(detector: DeformableDetector) -> Graphed:
     """Images (B, 3, H, W) -> `objects` that `detector` finds in them."""
-    return Graphed(lambda images: objects(detector(images)), "detector", lambda: detector.unpadded)
+    return Graphed(lambda images: objects(detector(images)), "detector", lambda: detector.constants())
 
 
 def read_images(
@@ -230,9 +187,3 @@ def _chunks(
             ready, ahead = ahead, reader.submit(read, every[first : first + chunk])
             yield ready.result()
         yield ahead.result()
-
-
-def corners(boxes_cxcywh: np.ndarray) -> np.ndarray:
-    """(n, 4) boxes as x1, y1, x2, y2, float64."""
-    center, half = boxes_cxcywh[:, :2].astype(np.float64), boxes_cxcywh[:, 2:] / 2
-    return np.concatenate((center - half, center + half), axis=1)

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from fdta.boxes import xyxy_to_xywh
 from fdta.data.motchallenge import Boxes, box_lines
 from fdta.errors import InputError
 from fdta.files import whole_file
@@ -223,9 +224,7 @@ def _interruptible() -> Iterator[list[int]]:
 
 
 def _boxes(frame: int, tracks: FrameTracks) -> Boxes:
-    boxes_xywh = tracks.boxes_xyxy.copy()
-    boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
-    return Boxes(np.full(len(tracks), frame), tracks.identities, boxes_xywh, tracks.scores)
+    return Boxes(np.full(len(tracks), frame), tracks.identities, xyxy_to_xywh(tracks.boxes_xyxy), tracks.scores)
 
 
 def _line(frame: int, tracks: FrameTracks) -> str:

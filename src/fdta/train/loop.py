@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import signal
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +20,10 @@ from tqdm import tqdm
 from fdta.data.clips import ClipBatch, ClipDataset
 from fdta.distributed import average_gradients, gather, rank, world_size
 from fdta.errors import InputError
-from fdta.files import write_text
 from fdta.model import checkpoint
+from fdta.model.settings import ModelSettings
 from fdta.train.batches import Plan, load
+from fdta.train.history import NOTHING_SAVED, History, Saved
 from fdta.train.interruption import Stopped, StopRequest
 from fdta.train.optimizer import build_optimizer, clip_gradients, rate_factor
 from fdta.train.settings import TrainingSettings
@@ -41,16 +41,14 @@ _logger = logging.getLogger(__name__)
 
 @dataclass
 class Progress:
-    """Where a training stands, and what it recorded."""
+    """How far a training is."""
 
     step: int = 0
+    epochs: int = 0
+    """Finished ones; an epoch is finished when it is validated."""
     epoch_seconds: float = 0.0
-    records: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def epochs(self) -> int:
-        """Finished epochs; one is finished when it is validated."""
-        return sum(record["kind"] == "epoch" for record in self.records)
+    history: Saved = NOTHING_SAVED
+    """What was recorded until then."""
 
 
 def fit(
@@ -60,25 +58,23 @@ def fit(
     settings: TrainingSettings,
     *,
     folder: Path,
-    name: str,
     origin: str,
     seed: int,
     device: torch.device,
     workers: int = 0,
     validate: Callable[[], dict[str, float]] | None = None,
-    again: bool = False,
 ) -> None:
-    """Train `model` in place, writing ``folder/NAMEhistory.jsonl``.
+    """Train `model` in place, appending to ``folder/history.jsonl`` at every save.
 
-    A stopped or killed training goes on from ``folder/NAMEresume.pt`` and ends with the weights of an uninterrupted
+    A stopped or killed training goes on from ``folder/resume.pt`` and ends with the weights of an uninterrupted
     one, bit for bit on CPU: the data depend on seed, epoch and position alone, and each batch seeds its own random
-    numbers. A state of another `origin`, what the training is made of, is not gone on from, nor any with `again`.
+    numbers. A state of another `origin` (`fdta.provenance.origin`) is not resumed.
 
     Of several processes (`fdta.distributed`) each reads its share of the clips, and the first validates and writes.
 
     Raises:
-        InputError: loss or gradients are no longer finite, data cannot be read, the state cannot be written, or it is
-            of another number of processes.
+        InputError: loss or gradients are no longer finite, data cannot be read, the state cannot be written, it is of
+            another number of processes, or its history is missing.
         Stopped: SIGTERM or SIGINT came; the state is saved.
     """
     first = rank() == 0
@@ -86,11 +82,11 @@ def fit(
     optimizer = build_optimizer(model, settings)
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
     base_rates = [group["lr"] for group in optimizer.param_groups]
-    resume_path, history_path = folder / f"{name}resume.pt", folder / f"{name}history.jsonl"
-    progress = Progress() if again else _resume(resume_path, origin, model, optimizer, scaler)
+    resume_path = folder / "resume.pt"
+    progress = _resume(resume_path, origin, model, optimizer, scaler)
     if len(set(gather((origin, progress.step)))) > 1:
         raise InputError(f"{folder}: not the same in all processes; keep data/ and models/ where all of them see them")
-    records, start = progress.records, progress.epochs
+    history, start = _history(folder, progress.history), progress.epochs
     batches = load(
         dataset, plan, range(start, settings.epochs), progress.step - start * plan.steps_per_epoch, workers, device
     )
@@ -108,25 +104,21 @@ def fit(
             "origin": origin,
             "processes": world_size(),
             "step": progress.step,
+            "epochs": progress.epochs,
             "epoch_seconds": progress.epoch_seconds,
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
             "scaler": scaler.state_dict(),
-            "records": json.dumps(records),
         }
-        try:
-            checkpoint.save(resume_path, state)
-            _write_history(history_path, records)
-        except OSError as error:
-            raise InputError(
-                f"{resume_path}: cannot be written ({error.strerror}); the state saved before is kept: free some room "
-                f"and give the same command again"
-            ) from None
+        with _explained(resume_path):
+            # First, because a state must not count records that are not on disk.
+            history.save()
+            checkpoint.save(resume_path, state | {"history": asdict(history.saved)})
 
     def leave(number: int) -> NoReturn:
         save_progress()
         what = f"{signal.Signals(number).name} after step {progress.step} of {bar.total}"
-        raise Stopped(f"{folder}: stopped by {what}; the same command goes on from there", number)
+        raise Stopped(f"{folder}: stopped by {what}; the same command resumes from there", number)
 
     def step(epoch: int, number: int, stop: StopRequest) -> int | None:
         """Step `number` of `epoch`; returns the signal on which all processes are to stop after it."""
@@ -165,17 +157,18 @@ def fit(
         progress.step += 1
         seconds = time.monotonic() - began
         progress.epoch_seconds += seconds
-        records.append(
-            {
-                "kind": "step",
-                "step": progress.step,
-                "epoch": epoch,
-                "losses": {"total": loss, **dict(zip(terms, parts, strict=True))},
-                "learning_rate": settings.learning_rate * factor,
-                "seconds": round(seconds, 4),
-                "waited": round(waited, 4),
-            }
-        )
+        if first:
+            history.add(
+                {
+                    "kind": "step",
+                    "step": progress.step,
+                    "epoch": epoch,
+                    "losses": {"total": loss, **dict(zip(terms, parts, strict=True))},
+                    "learning_rate": settings.learning_rate * factor,
+                    "seconds": round(seconds, 4),
+                    "waited": round(waited, 4),
+                }
+            )
         bar.set_postfix_str(f"epoch {epoch + 1} loss {loss:.3f}", refresh=False)
         bar.update()
         if first and bar.disable and progress.step % LINE_STEPS == 0:
@@ -184,7 +177,7 @@ def fit(
 
     with bar, closing(batches), StopRequest() as stop:
         if first:
-            _remove_unfinished(folder, name)
+            _remove_unfinished(folder)
         saved_at = time.monotonic()
         for epoch in range(start, settings.epochs):
             model.train()
@@ -205,9 +198,9 @@ def fit(
                     if signaled is not None:
                         leave(signaled)
             seconds = round(progress.epoch_seconds, 3)
-            records.append({"kind": "epoch", "epoch": epoch, "seconds": seconds, "scores": scores})
-            progress.epoch_seconds = 0.0
+            progress.epochs, progress.epoch_seconds = epoch + 1, 0.0
             if first:
+                history.add({"kind": "epoch", "epoch": epoch, "seconds": seconds, "scores": scores})
                 told = "  ".join(f"{key} {value:.1f}" for key, value in scores.items())
                 bar.write(f"epoch {epoch + 1}/{settings.epochs}  {seconds:.0f} s  {told}", file=sys.stderr)
             if not last:
@@ -215,12 +208,26 @@ def fit(
                 saved_at = time.monotonic()
     model.eval()
     if first:
-        _write_history(history_path, records)
+        with _explained(history.path):
+            history.save()
 
 
-def finish(folder: Path, name: str) -> None:
-    """Remove what a finished training needs no more."""
-    (folder / f"{name}resume.pt").unlink(missing_ok=True)
+def save_result(folder: Path, model: nn.Module, settings: ModelSettings, run: str) -> None:
+    """Write ``folder/model.pt`` of a finished training, and remove the state that it needs no more.
+
+    Raises:
+        InputError: the file cannot be written; the state is kept.
+    """
+    if rank() > 0:
+        return
+    try:
+        checkpoint.save_model(folder / "model.pt", model, settings, run)
+    except OSError as error:
+        raise InputError(
+            f"{folder / 'model.pt'}: cannot be written ({error.strerror}); the state of the training is kept: free "
+            f"some room and run the same command again"
+        ) from None
+    (folder / "resume.pt").unlink(missing_ok=True)
 
 
 def _fail(message: str) -> NoReturn:
@@ -236,26 +243,42 @@ def _resume(
     if not path.is_file():
         return Progress()
     state = checkpoint.load(path)
-    if state["origin"] != origin:
+    if state["origin"] != origin or "history" not in state:
         if rank() == 0:
-            _logger.info("%s: of other settings, data or start; training anew", path)
+            _logger.info("%s: of another job; training from scratch", path)
         return Progress()
     if state["processes"] != world_size():
         _fail(
-            f"{path}: made by {state['processes']} processes, these are {world_size()}; use as many again, or train "
-            f"anew with --again"
+            f"{path}: made by {state['processes']} processes, these are {world_size()}; use as many again, or "
+            f"remove the file"
         )
     checkpoint.fill(model, state["model"], path)
     optimizer.load_state_dict(state["optimizer"])
     scaler.load_state_dict(state["scaler"])
-    return Progress(state["step"], state["epoch_seconds"], json.loads(state["records"]))
+    return Progress(state["step"], state["epochs"], state["epoch_seconds"], Saved(**state["history"]))
 
 
-def _remove_unfinished(folder: Path, name: str) -> None:
+def _history(folder: Path, saved: Saved) -> History:
+    """The history to continue; all processes check it."""
+    try:
+        return History(folder / "history.jsonl", saved)
+    except InputError as error:
+        _fail(str(error))
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Say in one line that `path` cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); the state saved before is kept: free some room and give "
+            f"the same command again"
+        ) from None
+
+
+def _remove_unfinished(folder: Path) -> None:
     """Remove what a kill in the midst of writing left (`fdta.files.whole_file`)."""
-    for path in (*folder.glob(f".{name}resume.*.pt"), *folder.glob(f".{name}history.*.jsonl")):
+    for path in (*folder.glob(".resume.*.pt"), *folder.glob(".history.*.jsonl")):
         path.unlink(missing_ok=True)
-
-
-def _write_history(path: Path, records: list[dict[str, Any]]) -> None:
-    write_text(path, "".join(json.dumps(record) + "\n" for record in records))

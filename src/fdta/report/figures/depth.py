@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from fdta.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from fdta.data.motchallenge import Sequence, read_split
 from fdta.depth.bins import bin_index
 from fdta.experiment.params import Experiment
-from fdta.experiment.plan import FULL
+from fdta.experiment.plan import FULL, model_path
 from fdta.experiment.settings import Settings
 from fdta.model.detector import DetectorOutput
 from fdta.model.fdta import FDTA
@@ -28,8 +29,8 @@ from fdta.report.figures.style import (
     say_in,
     show_image,
 )
-from fdta.track.run import load_run
-from fdta.track.sequence import corners, read_images
+from fdta.track.run import load_tracker
+from fdta.track.sequence import read_images
 
 ROWS = 3
 """Rows of a figure: of each data set as many sequences as fit, at least one."""
@@ -125,8 +126,8 @@ def depth_attention(params: Experiment, root: Path, datasets: tuple[str, ...]) -
                     {"color": "white", "lw": 1.6} if index == found.shown[column] else {"color": "#9fd8ff", "lw": 0.7}
                 )
                 panel.plot([left, right, right, left, left], [top, top, bottom, bottom, top], **line)
-            left, top, right, bottom = found.boxes_xyxy[found.shown[column]]
-            panel.plot((left + right) / 2, (top + bottom) / 2, "o", ms=5, color="white", mec=INK, mew=0.9)
+            x, y, _, _ = xyxy_to_cxcywh(found.boxes_xyxy[found.shown[column]])
+            panel.plot(x, y, "o", ms=5, color="white", mec=INK, mew=0.9)
             panel.set(xlim=(0, shape[1]), ylim=(shape[0], 0))
             panel.set_xlabel(f"query at depth {found.depths[column]:.0f}", fontsize=7.5, labelpad=3)
         if len(found.depths):
@@ -188,8 +189,8 @@ class _Attended:
 
 def _load(params: Experiment, root: Path, dataset: str) -> tuple[FDTA, Settings]:
     run = Run(dataset, FULL, params.benchmark.seeds[0])
-    model, settings, _ = load_run(str(run), root, params.path, params.benchmark.name, torch.device("cpu"))
-    return model, settings
+    model, settings, _ = load_tracker(model_path(root, run), torch.device("cpu"))
+    return model, replace(settings, tracker=params.settings(dataset, FULL).tracker)
 
 
 @torch.inference_mode()
@@ -228,8 +229,8 @@ def _attended(params: Experiment, root: Path, dataset: str) -> _Attended | None:
     height, width = depth.shape
     chosen = np.flatnonzero(output.logits[0].sigmoid().amax(-1).numpy() > settings.tracker.detection_threshold)
     attention = weights[0][0].numpy()[chosen].reshape(-1, height, width)
-    boxes_xyxy = corners(output.boxes_cxcywh[0].numpy()[chosen])
-    cells = (boxes_xyxy.reshape(-1, 2, 2).mean(axis=1).clip(0, 1 - 1e-6) * (width, height)).astype(int)
+    boxes_xyxy = cxcywh_to_xyxy(output.boxes_cxcywh[0].double().numpy()[chosen])
+    cells = (xyxy_to_cxcywh(boxes_xyxy)[:, :2].clip(0, 1 - 1e-6) * (width, height)).astype(int)
     depths = depth[cells[:, 1], cells[:, 0]]
     objects = np.zeros((height, width), dtype=bool)
     for left, top, right, bottom in boxes_xyxy * (width, height, width, height):

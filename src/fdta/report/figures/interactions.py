@@ -11,13 +11,13 @@ import torch
 
 from fdta.data.motchallenge import Sequence, read_boxes, read_split
 from fdta.experiment.params import Experiment
-from fdta.experiment.plan import FULL
+from fdta.experiment.plan import FULL, model_path
 from fdta.model.fdta import FDTA
 from fdta.names import Run
 from fdta.report.figures.attention import attention_weights
 from fdta.report.figures.observed import read_tracked
 from fdta.report.figures.style import MAP, Drawing, listed, new_figure, nothing_to_show, row_label, say_in
-from fdta.track.run import load_run
+from fdta.track.run import load_tracker
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +46,7 @@ def interactions(params: Experiment, root: Path, datasets: tuple[str, ...]) -> D
     drawn, longest, past = None, 0, []
     for row, dataset in enumerate(datasets):
         run = Run(dataset, FULL, params.benchmark.seeds[0])
-        model, settings, _ = load_run(str(run), root, params.path, params.benchmark.name, torch.device("cpu"))
+        model, settings, _ = load_tracker(model_path(root, run), torch.device("cpu"))
         if model.temporal_adapter is None:
             return nothing_to_show(title, f"`{FULL}` has no Temporal Adapter in these settings")
         split = root / "data" / dataset / params.dataset(dataset).test_split

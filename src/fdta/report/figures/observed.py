@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from fdta.boxes import xywh_to_xyxy
 from fdta.data.motchallenge import Boxes, Sequence, read_boxes
 from fdta.errors import InputError
 from fdta.evaluate.matches import Matches, match
@@ -49,7 +50,7 @@ def read_tracked(root: Path, run: Run, sequence: Sequence) -> Tracked:
     path = root / "detections" / str(run) / sequence.folder.parent.name / f"{sequence.name}.npz"
     detections = read_detections(path)
     embeddings = np.zeros((len(tracks.frames), detections.embeddings.shape[1]), dtype=np.float32)
-    boxes_xyxy = np.hstack((tracks.boxes_xywh[:, :2], tracks.boxes_xywh[:, :2] + tracks.boxes_xywh[:, 2:]))
+    boxes_xyxy = xywh_to_xyxy(tracks.boxes_xywh)
     for frame in np.unique(tracks.frames):
         rows, found = np.flatnonzero(tracks.frames == frame), np.flatnonzero(detections.frames == frame)
         distances = cdist(boxes_xyxy[rows], detections.boxes_xyxy[found], "chebyshev")

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from fdta.errors import InputError
+from fdta.evaluate.metrics import HOTA, METRICS, Metric
 from fdta.evaluate.similarity import HIGH
 from fdta.experiment.params import Experiment
-from fdta.experiment.plan import BASE, FULL, detector_history_path, history_path, similarity_path
+from fdta.experiment.plan import BASE, FULL, history_path, similarity_path
 from fdta.names import DETECTOR, Run
 from fdta.report.figures.style import DASHES, ERROR, MODELS, PALE, Drawing, listed, new_figure, say_in
-from fdta.report.measured import read_history, read_json
+from fdta.report.results import Epoch, Similarity, Step, read_history, read_json
 
 NAMES = {DETECTOR: "detector alone", BASE: "base (no adapters)", FULL: "full (SA + TA + IA)"}
 STEPS = 40
@@ -31,25 +32,25 @@ def similarity(params: Experiment, root: Path, datasets: tuple[str, ...]) -> Dra
             panel = axes[row, column]
             run = Run(dataset, variant, _seed(params, variant))
             path = similarity_path(params, root, run)
-            found = read_json(path)
+            found = read_json(Similarity, path)
             if found is None:
                 raise InputError(f"{path}: no such file; make it with `snakemake --cores all {path}`")
             if column == 0:
                 panel.set_ylabel(f"{name}\nshare of pairs, %")
-            if not found["pairs"]:
+            if found.mean is None or found.high is None:
                 say_in(panel, "no frame has two detections")
                 shares[dataset].append("no pair")
                 continue
-            edges = np.array(found["histogram"]["edges"])
-            percent = 100 * np.array(found["histogram"]["counts"]) / found["pairs"]
+            edges = np.array(found.histogram["edges"])
+            percent = 100 * np.array(found.histogram["counts"]) / found.pairs
             lowest = min(lowest, edges[np.flatnonzero(percent >= 0.05)[0]])
-            high = 100 * found[f"share_above_{HIGH}"]
+            high = 100 * found.high
             colours = np.where(edges[:-1] >= HIGH - 1e-9, ERROR, MODELS[variant])
             panel.bar(edges[:-1], percent, np.diff(edges), align="edge", color=colours, edgecolor="white", lw=0.3)
             panel.axvline(HIGH, color=ERROR, lw=0.9, ls=":")
-            panel.axvline(found["mean"], color="#222222", lw=0.9)
+            panel.axvline(found.mean, color="#222222", lw=0.9)
             panel.text(0.03, 0.93, f"above {HIGH}: {high:.1f} %", color=ERROR, va="top", transform=panel.transAxes)
-            text = f"mean {found['mean']:.2f}\n{found['pairs']:,} pairs"
+            text = f"mean {found.mean:.2f}\n{found.pairs:,} pairs"
             panel.text(0.03, 0.8, text, va="top", transform=panel.transAxes)
             shares[dataset].append(f"{high:.1f} %")
     axes[0, 0].set(xlim=(lowest, 1), xticks=np.arange(np.ceil(2 * lowest), 3) / 2)
@@ -67,7 +68,7 @@ def similarity(params: Experiment, root: Path, datasets: tuple[str, ...]) -> Dra
 def training(params: Experiment, root: Path, datasets: tuple[str, ...]) -> Drawing:
     """Losses and validation scores of the detector, base and full."""
     figure, axes = new_figure(5.6, 3, len(datasets), sharey="row")
-    told = []
+    told, ap50 = [], METRICS["AP50"]
     for column, dataset in enumerate(datasets):
         loss, score, detection = axes[:, column]
         loss.set_title(dataset, fontweight="bold")
@@ -78,22 +79,22 @@ def training(params: Experiment, root: Path, datasets: tuple[str, ...]) -> Drawi
             style = {"color": MODELS[variant], "linestyle": DASHES[variant], "label": variant}
             epochs, values = _curve(path, history, "association")
             loss.plot(epochs, values, **style)
-            epochs, values = _validation(history, "HOTA")
+            epochs, values = _validation(history, HOTA)
             score.plot(epochs, values, marker="o", ms=3.5, **style)
             if len(values):
-                told.append(f"`{dataset}/{variant}` {values[-1]:.1f}")
-        path = detector_history_path(root, dataset)
+                told.append(f"`{dataset}/{variant}` {HOTA.text(values[-1])}")
+        path = history_path(root, Run(dataset, DETECTOR))
         history = read_history(path)
         style = {"color": MODELS[DETECTOR], "linestyle": "-"}
         detection.plot(*_curve(path, history, "total"), label="loss", **style)
-        epochs, values = _validation(history, "AP50")
+        epochs, values = _validation(history, ap50)
         if len(values):
             beside = detection.twinx()
-            beside.plot(epochs, values, color="#009e73", marker="s", ms=3.5, label="AP50")
+            beside.plot(epochs, values, color="#009e73", marker="s", ms=3.5, label=ap50.label)
             beside.set_ylim(0, 100)
             beside.spines["right"].set_visible(True)
             if column == len(datasets) - 1:
-                beside.set_ylabel("AP50, %", color="#009e73")
+                beside.set_ylabel(f"{ap50.label}, {ap50.unit}", color="#009e73")
             else:
                 beside.tick_params(labelright=False)
         score.set(ylim=(0, 100))
@@ -103,7 +104,7 @@ def training(params: Experiment, root: Path, datasets: tuple[str, ...]) -> Drawi
             panel.xaxis.get_major_locator().set_params(integer=True)
         detection.set_xlabel("epoch")
     axes[0, 0].set_ylabel("association loss")
-    axes[1, 0].set_ylabel("validation HOTA, %")
+    axes[1, 0].set_ylabel(f"validation {HOTA.label}, {HOTA.unit}")
     axes[2, 0].set_ylabel("detector: loss")
     axes[0, 0].set_ylim(bottom=0)
     axes[2, 0].set_ylim(bottom=0)
@@ -123,20 +124,21 @@ def _seed(params: Experiment, variant: str) -> int:
     return 0 if variant == DETECTOR else params.benchmark.seeds[0]
 
 
-def _curve(path: Path, history: list[dict], name: str) -> tuple[np.ndarray, np.ndarray]:
+def _curve(path: Path, history: list[Step | Epoch], name: str) -> tuple[np.ndarray, np.ndarray]:
     """Epochs (n,) and means (n,) of the loss `name` in the `history` of `path`, n at most `STEPS`."""
-    steps = [record for record in history if record["kind"] == "step" and name in record["losses"]]
+    steps = [record for record in history if isinstance(record, Step) and name in record.losses]
     if not steps:
         raise InputError(f"{path}: no step with the loss {name!r}; train the run first")
-    values = np.array([record["losses"][name] for record in steps])
+    values = np.array([step.losses[name] for step in steps])
     # Steps of a half-finished epoch count as a share of the longest.
-    by_epoch = np.bincount([record["epoch"] for record in steps]).max()
+    by_epoch = np.bincount([step.epoch for step in steps]).max()
     epochs = np.arange(1, len(values) + 1) / by_epoch
     groups = min(STEPS, len(values))
-    return tuple(np.array([part.mean() for part in np.array_split(array, groups)]) for array in (epochs, values))
+    first, second = (np.array([part.mean() for part in np.array_split(array, groups)]) for array in (epochs, values))
+    return first, second
 
 
-def _validation(history: list[dict], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Epochs (n,), counted from 1, and values (n,) of the validation score `name`."""
-    found = [(r["epoch"] + 1, r["scores"][name]) for r in history if r["kind"] == "epoch" and name in r["scores"]]
-    return tuple(np.array(found, dtype=float).reshape(-1, 2).T)
+def _validation(history: list[Step | Epoch], metric: Metric) -> tuple[np.ndarray, np.ndarray]:
+    """Epochs (n,), counted from 1, and values (n,) of the validation score `metric`."""
+    ends = [record for record in history if isinstance(record, Epoch) and metric.name in record.scores]
+    return np.array([end.epoch + 1.0 for end in ends]), np.array([end.scores[metric.name] for end in ends])

@@ -1,0 +1,44 @@
+"""The tracker of a run or of a checkpoint file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from fdta.experiment.params import Experiment
+from fdta.experiment.plan import model_path
+from fdta.experiment.settings import Settings
+from fdta.model.fdta import FDTA
+from fdta.names import Run
+from fdta.track.run import load_tracker
+
+
+def load_run(
+    weights: str, root: Path, device: torch.device, params: Path | None = None, benchmark: str | None = None
+) -> tuple[FDTA, Settings, str]:
+    """Model, settings and name of a run or checkpoint file.
+
+    A checkpoint holds its settings. Of a run, those of the tracker are the ones in `params`, if there is such a file.
+
+    Args:
+        weights: ``DATASET/VARIANT/seed-N``, or the path of a checkpoint.
+        root: the project's folder.
+        device: where the model goes.
+        params: settings file; None: params.yaml in `root`.
+        benchmark: of the settings file, or None for the one that it names.
+
+    Raises:
+        InputError: no such checkpoint, or it is not of this model.
+    """
+    path = Path(weights)
+    if path.is_file() or path.suffix:
+        return load_tracker(path, device)
+    run = Run.parse(weights)
+    model, settings, name = load_tracker(model_path(root, run), device)
+    params = params or root / "params.yaml"
+    if params.is_file():
+        tracker = Experiment(params, benchmark).settings(run.dataset, run.variant).tracker
+        settings = replace(settings, tracker=tracker)
+    return model, settings, name
