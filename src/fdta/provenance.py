@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -265,7 +265,14 @@ def making(root: Path, job: Job, code: Mapping[str, str], conditions: Mapping[st
     began = time.monotonic()
     made = Making(root, job, contents(root, job))
     record_path = root / job.record
-    yield made
+    try:
+        yield made
+    except BaseException:
+        for work in made._work.values():
+            if not work.exists():
+                with suppress(OSError):
+                    os.removedirs(work.parent)
+        raise
     inside = {output: work for output, work in made._work.items() if record_path.is_relative_to(root / output)}
     for output, work in made._work.items():
         if not work.exists():

@@ -23,9 +23,8 @@ def rendered(tmp_path_factory):
     """data/ of a small rendered data set with depth."""
     root = tmp_path_factory.mktemp("rendered")
     for split in ("train", "val"):
-        assert _smoke("data", "render", "smoke-dance", split, "--root", str(root / "data")) == 0
-        output = str(root / f"depth-{split}.json")
-        assert _smoke("depth", "smoke-dance", split, "--root", str(root / "data"), "--output", output) == 0
+        assert _smoke("data", "render", "smoke-dance", split, "--root", str(root)) == 0
+        assert _smoke("depth", "smoke-dance", split, "--root", str(root)) == 0
     return root
 
 
@@ -89,7 +88,7 @@ def _empty_sequence(root: Path) -> None:
         (_empty_sequence, ["seqinfo.ini", "empty"]),
         (lambda root: shutil.rmtree(_sequence(root) / "img1"), ["img1", "no images"]),
         (lambda root: (_sequence(root) / "img1/00000003.jpg").unlink(), ["00000003.jpg", "missing"]),
-        (lambda root: shutil.rmtree(root / "data/smoke-dance/train"), ["train: no such folder"]),
+        (lambda root: shutil.rmtree(root / "data/smoke-dance/train"), ["data/smoke-dance/train: not there"]),
     ],
 )
 def test_bad_data_set(root, capsys, spoil, told):
@@ -122,26 +121,26 @@ def _make_detector(root: Path, **changes: object) -> None:
     settings = dataclasses.replace(settings, detector=dataclasses.replace(settings.detector, **changes))
     torch.manual_seed(0)
     detector = DeformableDetector(settings.backbone, settings.detector, settings.spatial)
-    save_model(root / "models/smoke-dance/detector.pt", detector, settings, "smoke-dance/detector")
+    save_model(root / "models/smoke-dance/detector/model.pt", detector, settings, "smoke-dance/detector")
 
 
 def test_checkpoint_of_another_shape(root, capsys):
     _make_detector(root, queries=7)
     assert _train(root) == 2
-    _refused(capsys, "detector.pt", "queries has shape (7, 128), the settings ask for (20, 128)")
+    _refused(capsys, "detector/model.pt", "queries has shape (7, 128), the settings ask for (20, 128)")
 
 
 def test_missing_checkpoint(root, capsys):
     assert _train(root) == 2
-    _refused(capsys, "models/smoke-dance/detector.pt", "no such checkpoint")
+    _refused(capsys, "models/smoke-dance/detector/model.pt", "not there; make it first")
 
 
 def test_truncated_checkpoint(root, capsys):
     _make_detector(root)
-    path = root / "models/smoke-dance/detector.pt"
+    path = root / "models/smoke-dance/detector/model.pt"
     path.write_bytes(path.read_bytes()[:5000])
     assert _train(root) == 2
-    _refused(capsys, "detector.pt", "broken or no checkpoint")
+    _refused(capsys, "detector/model.pt", "broken or no checkpoint")
 
 
 class _Evil:
@@ -152,11 +151,11 @@ class _Evil:
 @pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
 def test_malicious_checkpoint_is_not_run(root, capsys, save, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    path = root / "models/smoke-dance/detector.pt"
+    path = root / "models/smoke-dance/detector/model.pt"
     path.parent.mkdir(parents=True)
     save({"format": 1, "model": _Evil()}, path)
     assert _train(root) == 2
-    _refused(capsys, "detector.pt")
+    _refused(capsys, "detector/model.pt")
     assert not (tmp_path / "evil").exists()
 
 
@@ -187,7 +186,7 @@ def test_full_disk(root, capsys, monkeypatch):
     lines = capsys.readouterr().err.strip().splitlines()
     assert lines[-1].startswith("fdta: ") and "No space left on device" in lines[-1]
     left = [path.name for path in (root / "models").rglob("*") if path.is_file()]
-    assert sorted(left) == ["detector.pt", "resume.jsonl"]
+    assert sorted(left) == ["history.jsonl", "model.pt"]
 
 
 def test_data_check_lists_every_defect(root, capsys):

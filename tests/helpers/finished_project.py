@@ -110,8 +110,8 @@ def write_project(root: Path) -> None:
         write_model(folder / "model.pt", folder / "history.jsonl")
     write_similarity(root / "scores" / "dance" / "detector" / "seed-0" / "test-similarity.json")
     for dataset in ("stills", "dance"):
-        folder = root / "models" / dataset
-        write_model(folder / "detector.pt", folder / "detector-history.jsonl")
+        folder = root / "models" / dataset / "detector"
+        write_model(folder / "model.pt", folder / "history.jsonl")
     (root / "data" / "dance").mkdir(parents=True)
     costs = {"a": {"seconds": 1800.0, "bytes": 10**9}, "b": {"seconds": None, "bytes": 5 * 10**8}}
     (root / "data" / "dance" / "depth-train.json").write_text(json.dumps(costs))

@@ -15,7 +15,7 @@ from torch import Tensor
 from fdta.data.clips import ClipBatch
 from fdta.data.targets import Targets
 from fdta.model.fdta import FDTA
-from fdta.train import objectives
+from fdta.train import objectives, tracker
 from fdta.train.tracker import TrackerObjective
 
 FRAMES, OBJECTS, HEIGHT, WIDTH = 3, 2, 48, 64
@@ -110,7 +110,7 @@ def loss() -> tuple[FDTA, Callable[[bool], Tensor]]:
     constants = Constants()
     detach, match, quality, detected = (
         constants.of(function)
-        for function in (torch.Tensor.detach, objectives.match, objectives.match_quality, model.detector.forward)
+        for function in (torch.Tensor.detach, objectives.match, tracker.match_quality, model.detector.forward)
     )
 
     def evaluate(detector_too: bool) -> Tensor:
@@ -119,7 +119,7 @@ def loss() -> tuple[FDTA, Callable[[bool], Tensor]]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch.Tensor, "detach", detach)
             patch.setattr(objectives, "match", match)
-            patch.setattr(objectives, "match_quality", quality)
+            patch.setattr(tracker, "match_quality", quality)
             if not detector_too:
                 patch.setattr(model.detector, "forward", detected)
             total, terms = objective(batch, epoch=1)

@@ -16,6 +16,7 @@ from fdta.depth.teacher import make_depth
 from fdta.errors import InputError
 from fdta.experiment.params import Experiment
 from fdta.experiment.plan import FIGURES, figure_inputs, page_figures
+from fdta.experiment.steps import Steps
 from fdta.model.checkpoint import save_model
 from fdta.model.fdta import FDTA
 from fdta.names import DETECTOR, Run
@@ -96,7 +97,7 @@ def finished(params: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Pa
     settings = params.settings("dance", "full")
     save_model(root / "models" / str(full) / "model.pt", FDTA(settings), settings, str(full))
     settings = params.settings("dance", DETECTOR)
-    save_model(root / "models" / "dance" / "detector.pt", FDTA(settings).detector, settings, "dance/detector")
+    save_model(root / "models" / "dance" / "detector" / "model.pt", FDTA(settings).detector, settings, "dance/detector")
     for variant in (DETECTOR, "base", "full"):
         write_similarity(root / "scores" / "dance" / variant / "seed-0" / "test-similarity.json")
     for number, sequence in enumerate(read_split(root / "data" / "dance" / "test")):
@@ -117,12 +118,7 @@ def finished(params: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Pa
         folder.mkdir(parents=True, exist_ok=True)
         write_model(model, folder / "history.jsonl")
         model.write_bytes(weights)
-        (root / "tracks" / "dance" / variant / "seed-0" / "test" / "summary.json").write_text("{}")
-    write_model(root / "ignored.pt", root / "models" / "dance" / "detector-history.jsonl")
-    for file in ("seqmaps/val.json", "seqmaps/test.json", "depth-val.json"):
-        path = root / "data" / "dance" / file
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("{}")
+    write_model(root / "ignored.pt", root / "models" / "dance" / "detector" / "history.jsonl")
     return root
 
 
@@ -134,7 +130,7 @@ def drawn(name: str, params: Experiment, root: Path, output: Path) -> dict[str, 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_the_same_files_give_the_same_bytes(name: str, params: Experiment, finished: Path, tmp_path: Path):
-    assert all(path.is_file() for path in figure_inputs(params, finished, name, ("dance",)))
+    assert all(path.exists() for path in figure_inputs(params, finished, name, ("dance",)))
     words = drawn(name, params, finished, tmp_path / "one.png")
     assert words["title"] and words["alt"] and "Nothing to show" not in words["caption"]
     again = drawn(name, params, finished, tmp_path / "two.png")
@@ -187,13 +183,14 @@ def test_detections_that_are_not_those_of_the_tracks_are_refused(params: Experim
 def test_the_detector_alone_leaves_detections(params: Experiment, finished: Path, tmp_path: Path):
     root = tmp_path / "project"
     shutil.copytree(finished, root)
-    folder = detect_split(params, "dance", "test", root, torch.device("cpu"))
+    job = Steps(params, root).track(Run("dance", DETECTOR), "test").job
+    folder = tmp_path / "detections"
+    detect_split(job, root, folder, torch.device("cpu"))
     found = read_detections(folder / "dance-test-0002.npz")
     assert found.embeddings.shape == (8 * 6, 16) and np.unique(found.frames).tolist() == list(range(1, 9))
-    assert (folder / "summary.json").is_file()
-    shutil.copy(root / "models" / "dance" / "full" / "seed-0" / "model.pt", root / "models" / "dance" / "detector.pt")
-    with pytest.raises(InputError, match="not the detector of dance"):
-        detect_split(params, "dance", "test", root, torch.device("cpu"))
+    shutil.copy(root / "models" / "dance" / "full" / "seed-0" / "model.pt", root / job.model)
+    with pytest.raises(InputError, match="not a detector"):
+        detect_split(job, root, folder, torch.device("cpu"))
 
 
 def test_watched_attention_has_its_weights_and_the_same_output():

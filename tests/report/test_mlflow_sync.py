@@ -190,8 +190,8 @@ def artifacts(uri: str) -> Path:
 
 def test_checkpoints_take_no_room(params: Experiment, root: Path, client: mlflow.MlflowClient):
     ids = sync(params, root).runs
-    detector = artifacts(client.get_run(ids["stills/detector"]).info.artifact_uri) / "detector.pt"
-    assert detector.samefile(root / "models/stills/detector.pt") and root / "mlartifacts" in detector.parents
+    detector = artifacts(client.get_run(ids["stills/detector"]).info.artifact_uri) / "model.pt"
+    assert detector.samefile(root / "models/stills/detector/model.pt") and root / "mlartifacts" in detector.parents
     uri = client.get_run(ids["dance/ta/seed-0"]).data.tags["model"]
     model = artifacts(client.get_logged_model(uri.removeprefix("models:/")).artifact_location) / "data/model.pt"
     assert model.samefile(root / "models/dance/ta/seed-0/model.pt")
@@ -256,13 +256,14 @@ def test_a_resumed_training_continues_its_run(
     folder = root / "models/dance/ta/seed-0"
     lines = (folder / "history.jsonl").read_text().splitlines(keepends=True)
     # Killed after the first epoch: an earlier model and scores lie beside it.
-    (folder / "history.jsonl").write_text("".join(lines[:2]))
-    (folder / "resume.pt").write_bytes(b"state")
+    work = folder.with_name(".seed-0.0123456789abcdef")
+    work.mkdir()
+    (work / "history.jsonl").write_text("".join(lines[:2]))
     id_ = sync(params, root).runs["dance/ta/seed-0"]
     run = client.get_run(id_)
     assert run.info.status == "RUNNING" and steps(client, id_, "loss/total") == [1, 2]
     assert "model" not in run.data.tags and "test/HOTA" not in run.data.metrics
-    (folder / "history.jsonl").write_text("".join(lines[:5]))
+    (work / "history.jsonl").write_text("".join(lines[:5]))
     sent, send = [], mlflow.MlflowClient.log_batch
     with monkeypatch.context() as patch:
         patch.setattr(
@@ -273,8 +274,7 @@ def test_a_resumed_training_continues_its_run(
         assert sync(params, root).sent == ["dance/ta/seed-0"]
     assert {metric.step for metric in sent if metric.key == "loss/total"} == {3, 4}
     assert steps(client, id_, "loss/total") == [1, 2, 3, 4]
-    (folder / "history.jsonl").write_text("".join(lines))
-    (folder / "resume.pt").unlink()
+    shutil.rmtree(work)
     state = sync(params, root)
     assert state.runs["dance/ta/seed-0"] == id_
     assert_whole(client, state)
