@@ -30,8 +30,9 @@ def test_every_package_is_pinned():
 
 def test_import_loads_no_pipeline_tool():
     code = (
-        "import sys, fdta, fdta.cli, fdta.train.detector, fdta.train.tracker, fdta.track.run, fdta.evaluate.score, fdta.evaluate.speed, "
-        "fdta.track.baselines, fdta.report.tables, fdta.report.mlflow_sync, fdta.report.figures, fdta.report.page\n"
+        "import sys, fdta, fdta.cli, fdta.train.detector, fdta.train.tracker, fdta.track.run, fdta.evaluate.score, "
+        "fdta.evaluate.speed, fdta.track.baselines, fdta.report.tables, fdta.report.mlflow_sync, fdta.report.figures, "
+        "fdta.report.page\n"
         "late = ('mlflow', 'snakemake', 'dvc', 'matplotlib', 'trackeval', 'trackers', 'sklearn', 'jinja2')\n"
         "print([module for module in late if module in sys.modules])"
     )
