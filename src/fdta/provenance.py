@@ -127,6 +127,22 @@ def read_record(path: Path) -> Record | None:
         return None
 
 
+def described(record: Record) -> list[str]:
+    """Lines that tell what a result was made from."""
+    lines = [f"input    {path}  {content.digest[:16]}" for path, content in record.inputs.items()]
+    for path, content in record.outputs.items():
+        size = "" if content.bytes is None else f", {content.bytes} bytes"
+        lines.append(f"output   {path}  {content.digest[:16]}{size}")
+    conditions = ", ".join(f"{name} {value}" for name, value in record.conditions.items())
+    versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
+    return [
+        *lines,
+        f"made     {record.made} in {record.seconds:g} s, commit {record.commit}",
+        f"machine  {record.machine}; {conditions}",
+        f"versions {versions}",
+    ]
+
+
 class Records:
     """The records of a project, each read once."""
 
@@ -139,6 +155,22 @@ class Records:
         if path not in self._read:
             self._read[path] = read_record(self.root / path)
         return self._read[path]
+
+    def chain(self, path: str) -> dict[str, Record]:
+        """The record at `path`, and those of all that its result was made from, inputs first; by path."""
+        found: dict[str, Record] = {}
+
+        def visit(path: str) -> None:
+            record = self.of(path)
+            if record is None or path in found:
+                return
+            for producer in record.job.get("inputs", {}).values():
+                if producer:
+                    visit(producer)
+            found[path] = record
+
+        visit(path)
+        return found
 
     def content(self, path: str, record: str | None, before: Content | None = None) -> Content | None:
         """Content of the input `path`: as the record of its result has it, or as the file is; None if it is absent.
@@ -242,6 +274,8 @@ def contents(root: Path, job: Job) -> dict[str, Content]:
     records = Records(root)
     found = {path: records.content(path, record) for path, record in job.inputs.items()}
     for path, content in found.items():
+        if content is None and job.inputs[path] is None:
+            raise InputError(f"{root / path}: no such file or folder; put it there, {job.outputs[0]} is made from it")
         if content is None:
             raise InputError(f"{root / path}: not there; make it first, or run snakemake --cores all {job.outputs[0]}")
     return {path: content for path, content in found.items() if content is not None}

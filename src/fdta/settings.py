@@ -180,8 +180,12 @@ def merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    return _cached_adapter(cls)
+
+
 @functools.lru_cache(maxsize=64)
-def _adapter(cls: type[T]) -> TypeAdapter[T]:
+def _cached_adapter(cls: Any) -> TypeAdapter[Any]:
     try:
         return TypeAdapter(cls)
     except PydanticUserError as error:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -160,17 +161,20 @@ def test_weights_of_another_size_or_broken(weights, tmp_path) -> None:
 
 
 def test_command(split, weights, tmp_path, capsys) -> None:
-    params = tmp_path / "params.yaml"
+    params, checkpoint = tmp_path / "params.yaml", tmp_path / "mine.pth"
+    (tmp_path / "data").mkdir()
+    (tmp_path / "own").rename(tmp_path / "data/own")
     params.write_text(
         "benchmark: mine\nvariants: {full: {}}\ntables: {}\nbenchmarks:\n  mine:\n    note: n\n    settings: {}\n"
         "    datasets: {own: {title: t, splits: {train: 2}, test_split: train, validation_split: train,"
-        " teacher_size: small, teacher_input_size: 28, teacher_weights: none.pth}}\n"
+        " teacher_size: small, teacher_input_size: 28, teacher_weights: mine.pth}}\n"
     )
-    output = tmp_path / "depth-train.json"
-    command = ["depth", "own", "train", "--root", str(tmp_path), "--params", str(params), "--output", str(output)]
+    output = tmp_path / "data/own/depth-train.json"
+    command = ["depth", "own", "train", "--root", str(tmp_path), "--params", str(params)]
     assert main(command) == 2
     error = capsys.readouterr().err.strip()
-    assert error.startswith("fdta: none.pth: no such file; get video_depth_anything_vits.pth") and "\n" not in error
+    assert error.startswith(f"fdta: {checkpoint}: no such file") and "\n" not in error
     assert not output.exists()
-    assert main([*command, "--weights", str(weights), "--device", "cpu", "--threads", "1"]) == 0
+    shutil.copy(weights, checkpoint)
+    assert main([*command, "--device", "cpu", "--threads", "1"]) == 0
     assert json.loads(output.read_text())["b"]["seconds"] > 0

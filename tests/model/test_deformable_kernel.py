@@ -76,7 +76,7 @@ def test_a_cpu_takes_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_triton_a_line_tells_and_the_plain_form_serves(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(deformable_kernel, "triton", None)
+    monkeypatch.setattr(deformable_kernel, "HAS_TRITON", False)
     monkeypatch.setattr(deformable_kernel, "_TRIED", {})
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     with caplog.at_level("INFO", logger="fdta"):

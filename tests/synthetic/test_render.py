@@ -10,13 +10,13 @@ import pytest
 
 from fdta.acquire.check import check_split
 from fdta.data.motchallenge import read_split
+from fdta.data.rendered import ATTRIBUTES, read_true_depth
 from fdta.errors import InputError
 from fdta.synthetic.backdrops import Backdrop
 from fdta.synthetic.bodies import Costumes, Outlines
 from fdta.synthetic.render import MINIMUM_SIDE, paint, render_split
 from fdta.synthetic.scenes import Scene, choreograph
 from fdta.synthetic.settings import RenderSettings
-from fdta.synthetic.truth import ATTRIBUTES, read_true_depth
 
 DANCE = RenderSettings("dance", frames=8)
 SCENES = [

@@ -94,6 +94,68 @@ def run_of(wildcards, name):
     return Run(wildcards.dataset, name, int(wildcards.seed))
 
 
+def split_step(wildcards):
+    return STEPS.split(wildcards.dataset, wildcards.split)
+
+
+def checkpoint_step(wildcards):
+    return STEPS.checkpoint(f"pretrained/{wildcards.file}")
+
+
+def depth_step(wildcards):
+    return STEPS.depth(wildcards.dataset, wildcards.split)
+
+
+def detector_step(wildcards):
+    return STEPS.detector(wildcards.dataset)
+
+
+def detector_threads(wildcards):
+    """Every other training waits for the detector that they all start from: it gets the whole machine."""
+    shared = any(data.detector_start == wildcards.dataset for data in BENCHMARK.datasets.values())
+    return workflow.cores or 1 if shared else 1
+
+
+def train_step(wildcards):
+    return STEPS.train(run_of(wildcards, wildcards.variant))
+
+
+def track_step(wildcards):
+    return STEPS.track(run_of(wildcards, wildcards.variant), wildcards.split)
+
+
+def parts(wildcards):
+    """What the parts of a stale result leave."""
+    if PARTS < 2 or STEPS.state(track_step(wildcards)).fresh:
+        return []
+    folder = f"tracks/{wildcards.dataset}/{wildcards.variant}/seed-{wildcards.seed}"
+    return [f"{folder}/.{wildcards.split}-{part}-of-{PARTS}" for part in range(1, PARTS + 1)]
+
+
+def detect_step(wildcards):
+    return STEPS.track(Run(wildcards.dataset, DETECTOR), wildcards.split)
+
+
+def baseline_step(wildcards):
+    return STEPS.track(run_of(wildcards, wildcards.method), wildcards.split)
+
+
+def submission_step(wildcards):
+    return STEPS.submission(run_of(wildcards, wildcards.name))
+
+
+def score_step(wildcards):
+    return STEPS.score(run_of(wildcards, wildcards.name), wildcards.split)
+
+
+def similarity_step(wildcards):
+    return STEPS.similarity(run_of(wildcards, wildcards.name), wildcards.split)
+
+
+def speed_step(wildcards):
+    return STEPS.speed(wildcards.dataset)
+
+
 wildcard_constraints:
     dataset=one_of(BENCHMARK.datasets),
     variant=one_of(EXPERIMENT.variants),

@@ -1,10 +1,6 @@
 # data/DATASET/SPLIT/SEQUENCE: frames, ground truth, depth. The sequence map is written last.
 
 
-def split_step(wildcards):
-    return STEPS.split(wildcards.dataset, wildcards.split)
-
-
 rule render:
     input:
         inputs(split_step),
@@ -38,10 +34,6 @@ rule get_data:
         "fdta run {params.job:q} > {log:q} 2>&1"
 
 
-def checkpoint_step(wildcards):
-    return STEPS.checkpoint(f"pretrained/{wildcards.file}")
-
-
 rule get_weights:
     input:
         inputs(checkpoint_step),
@@ -59,10 +51,6 @@ rule get_weights:
         "fdta run {params.job:q} > {log:q} 2>&1"
 
 
-def depth_step(wildcards):
-    return STEPS.depth(wildcards.dataset, wildcards.split)
-
-
 rule depth:
     input:
         inputs(depth_step),
@@ -74,5 +62,6 @@ rule depth:
         gpu=GPU_JOB,
     params:
         job=job(depth_step),
+        device=DEVICE,
     shell:
-        "fdta run {params.job:q} --threads {threads} {DEVICE} > {log:q} 2>&1"
+        "fdta run {params.job:q} --threads {threads} {params.device} > {log:q} 2>&1"

@@ -1,7 +1,3 @@
-def score_step(wildcards):
-    return STEPS.score(run_of(wildcards, wildcards.name), wildcards.split)
-
-
 rule score:
     input:
         inputs(score_step),
@@ -13,10 +9,6 @@ rule score:
         job=job(score_step),
     shell:
         "fdta run {params.job:q} > {log:q} 2>&1"
-
-
-def similarity_step(wildcards):
-    return STEPS.similarity(run_of(wildcards, wildcards.name), wildcards.split)
 
 
 rule similarity:
@@ -32,10 +24,6 @@ rule similarity:
         "fdta run {params.job:q} > {log:q} 2>&1"
 
 
-def speed_step(wildcards):
-    return STEPS.speed(wildcards.dataset)
-
-
 rule speed:
     input:
         inputs(speed_step),
@@ -49,5 +37,6 @@ rule speed:
         gpu=GPU_JOB,
     params:
         job=job(speed_step),
+        device=DEVICE,
     shell:
-        "fdta run {params.job:q} {DEVICE} > {log:q} 2>&1"
+        "fdta run {params.job:q} {params.device} > {log:q} 2>&1"

@@ -4,18 +4,6 @@
 PARTS = int(config.get("track_parts", 1))
 
 
-def track_step(wildcards):
-    return STEPS.track(run_of(wildcards, wildcards.variant), wildcards.split)
-
-
-def parts(wildcards):
-    """What the parts of a stale result leave."""
-    if PARTS < 2 or STEPS.state(track_step(wildcards)).fresh:
-        return []
-    folder = f"tracks/{wildcards.dataset}/{wildcards.variant}/seed-{wildcards.seed}"
-    return [f"{folder}/.{wildcards.split}-{part}-of-{PARTS}" for part in range(1, PARTS + 1)]
-
-
 rule track_part:
     input:
         inputs(track_step),
@@ -30,8 +18,9 @@ rule track_part:
         gpu=GPU_JOB,
     params:
         job=job(track_step),
+        device=DEVICE,
     shell:
-        "fdta run {params.job:q} --part {wildcards.part}/{wildcards.parts} --threads {threads} {DEVICE} > {log:q} 2>&1"
+        "fdta run {params.job:q} --part {wildcards.part}/{wildcards.parts} --threads {threads} {params.device} > {log:q} 2>&1"
 
 
 rule track:
@@ -46,12 +35,9 @@ rule track:
         gpu=GPU_JOB,
     params:
         job=job(track_step),
+        device=DEVICE,
     shell:
-        "fdta run {params.job:q} --threads {threads} {DEVICE} > {log:q} 2>&1"
-
-
-def detect_step(wildcards):
-    return STEPS.track(Run(wildcards.dataset, DETECTOR), wildcards.split)
+        "fdta run {params.job:q} --threads {threads} {params.device} > {log:q} 2>&1"
 
 
 # The detector before anything is tracked, for the similarities between its embeddings.
@@ -66,12 +52,9 @@ rule detect:
         gpu=GPU_JOB,
     params:
         job=job(detect_step),
+        device=DEVICE,
     shell:
-        "fdta run {params.job:q} --threads {threads} {DEVICE} > {log:q} 2>&1"
-
-
-def baseline_step(wildcards):
-    return STEPS.track(run_of(wildcards, wildcards.method), wildcards.split)
+        "fdta run {params.job:q} --threads {threads} {params.device} > {log:q} 2>&1"
 
 
 rule baseline:
@@ -85,10 +68,6 @@ rule baseline:
         job=job(baseline_step),
     shell:
         "fdta run {params.job:q} > {log:q} 2>&1"
-
-
-def submission_step(wildcards):
-    return STEPS.submission(run_of(wildcards, wildcards.name))
 
 
 rule submission:

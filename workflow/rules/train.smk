@@ -4,16 +4,6 @@
 TRAIN = "fdta" if BENCHMARK.gpus < 2 else f"torchrun --standalone --nproc-per-node {BENCHMARK.gpus} -m fdta"
 
 
-def detector_step(wildcards):
-    return STEPS.detector(wildcards.dataset)
-
-
-def detector_threads(wildcards):
-    """Every other training waits for the detector that they all start from: it gets the whole machine."""
-    shared = any(data.detector_start == wildcards.dataset for data in BENCHMARK.datasets.values())
-    return workflow.cores or 1 if shared else 1
-
-
 rule train_detector:
     input:
         inputs(detector_step),
@@ -27,12 +17,10 @@ rule train_detector:
         gpu=TRAINING_GPUS,
     params:
         job=job(detector_step),
+        device=DEVICE,
+        command=TRAIN,
     shell:
-        "{TRAIN} run {params.job:q} --threads {threads} {DEVICE} > {log:q} 2>&1"
-
-
-def train_step(wildcards):
-    return STEPS.train(run_of(wildcards, wildcards.variant))
+        "{params.command} run {params.job:q} --threads {threads} {params.device} > {log:q} 2>&1"
 
 
 rule train:
@@ -47,5 +35,7 @@ rule train:
         gpu=TRAINING_GPUS,
     params:
         job=job(train_step),
+        device=DEVICE,
+        command=TRAIN,
     shell:
-        "{TRAIN} run {params.job:q} --threads {threads} {DEVICE} > {log:q} 2>&1"
+        "{params.command} run {params.job:q} --threads {threads} {params.device} > {log:q} 2>&1"

@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -42,10 +43,11 @@ def unpack(archive: Path, folder: Path, wanted: Callable[[PurePosixPath], bool] 
             `folder`, or a file twice; the disk has no room for it.
     """
     with _members(archive) as members:
-        chosen = (member for member in members if _is_wanted(archive, member[0], wanted))
+        chosen: Iterable[_Member] = (member for member in members if _is_wanted(archive, member[0], wanted))
+        total = None
         if isinstance(members, list):
             chosen = list(chosen)
-        total = sum(size for _, size, _ in chosen) if isinstance(chosen, list) else None
+            total = sum(size for _, size, _ in chosen)
         folder.mkdir(parents=True, exist_ok=True)
         check_room(folder, total or 0, f"unpacking {archive.name}")
         count = 0
@@ -85,8 +87,8 @@ def _members(archive: Path) -> Iterator[Iterable[_Member]]:
             with zipfile.ZipFile(archive) as opened:
                 yield list(_zip_members(archive, opened))
         else:
-            with tarfile.open(archive) as opened:
-                yield _tar_members(archive, opened)
+            with tarfile.open(archive) as tar:
+                yield _tar_members(archive, tar)
     except _BROKEN as error:
         what = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{archive}: no whole zip or tar archive ({what}); remove it and get it again") from None
@@ -99,7 +101,7 @@ def _zip_members(archive: Path, opened: zipfile.ZipFile) -> Iterator[_Member]:
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise InputError(f"{archive}: {info.filename!r} is a link or device; do not use this archive")
         if not info.is_dir():
-            yield info.filename, info.file_size, lambda info=info: opened.open(info)
+            yield info.filename, info.file_size, partial(opened.open, info)
 
 
 def _tar_members(archive: Path, opened: tarfile.TarFile) -> Iterator[_Member]:
@@ -107,4 +109,10 @@ def _tar_members(archive: Path, opened: tarfile.TarFile) -> Iterator[_Member]:
         if not (info.isreg() or info.isdir()):
             raise InputError(f"{archive}: {info.name!r} is a link or device; do not use this archive")
         if info.isreg():
-            yield info.name, info.size, lambda info=info: opened.extractfile(info)
+            yield info.name, info.size, partial(_open_regular, opened, info)
+
+
+def _open_regular(opened: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    file = opened.extractfile(info)
+    assert file is not None
+    return file

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from fdta.settings import ParamsError, mapping, read_settings, read_yaml, require, settings, suggestion
@@ -50,7 +50,10 @@ class Place:
         require(
             self.url is None or urlsplit(self.url).scheme in ("http", "https"), "url starts with https:// or http://"
         )
-        require(self.drive_folder is None or self.size is self.sha256 is None, "a drive_folder has no size or sha256")
+        require(
+            self.drive_folder is None or (self.size is None and self.sha256 is None),
+            "a drive_folder has no size or sha256",
+        )
         require(self.size is None or self.size > 0, f"size must be above 0, not {self.size}")
         require(self.sha256 is None or re.fullmatch(r"[0-9a-f]{64}", self.sha256) is not None, "sha256: 64 hex digits")
 
@@ -182,7 +185,7 @@ def _read(value: Any, where: str, path: Path) -> Catalogue:
     return Catalogue(
         *(
             {
-                name: read_settings(kind, entry, f"{where}{key}.{name}", path)
+                name: read_settings(cast(type[Any], kind), entry, f"{where}{key}.{name}", path)
                 for name, entry in mapping(raw.get(key) or {}, f"{where}{key}", path).items()
             }
             for key, kind in (("datasets", Source), ("checkpoints", Checkpoint))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -171,16 +172,20 @@ def _image_defects(sequence: Sequence, names: dict[int, str], decode: bool, form
             yield f"{images / name}: its name has not the form {'1'.zfill(digits)}{suffix} of the others; rename it"
     look = _decoded_size if decode else header_size
     for name in names.values():
-        yield from _told(lambda name=name: sequence.check_size(images / name, *look(images / name)))
+        yield from _told(partial(_check_size, sequence, images / name, look))
 
 
 def _depth_defects(sequence: Sequence, decode: bool) -> Iterator[str]:
     for frame in range(1, sequence.frames + 1):
         path = sequence.depth_path(frame)
         if decode:
-            yield from _told(lambda frame=frame: sequence.depth(frame))
+            yield from _told(partial(sequence.depth, frame))
         else:
-            yield from _told(lambda path=path: sequence.check_size(path, *header_size(path)))
+            yield from _told(partial(_check_size, sequence, path, header_size))
+
+
+def _check_size(sequence: Sequence, path: Path, look: Callable[[Path], tuple[int, int]]) -> None:
+    sequence.check_size(path, *look(path))
 
 
 def _told(look: Callable[[], object]) -> Iterator[str]:

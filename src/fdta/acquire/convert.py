@@ -108,6 +108,7 @@ class Published:
 
     def _write_sequence(self, name: str, sequence: Path, target: Path, linker: _Linker) -> None:
         images = self._images(sequence)
+        assert images is not None
         names = image_names(images)
         digits = {len(Path(image).stem) for image in names.values()}
         if self._form.digits is not None and digits != {self._form.digits}:

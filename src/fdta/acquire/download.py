@@ -18,12 +18,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from fdta.acquire.catalogue import Place, is_inside
 from fdta.errors import InputError
 from fdta.files import write_json
+
+if TYPE_CHECKING:
+    import requests
 
 CHECKSUMS = Path("checksums.json")
 """Where recorded checksums lie, in the workspace's folder."""
@@ -133,9 +137,9 @@ def fetch(
         if place.url is not None:
             arrived = _from_url(place.url, path, place.size, patience)
         elif place.hub is not None:
-            arrived = _from_hub(place, path)
+            arrived = _from_hub(place, place.hub, path)
         else:
-            arrived = _from_drive(place.drive, path, patience)
+            arrived = _from_drive(str(place.drive), path, patience)
         _check_or_remove(checksums, arrived, key, place, path)
         os.replace(arrived, path)
 
@@ -217,7 +221,7 @@ def _from_url(url: str, path: Path, size: int | None, patience: Patience) -> Pat
                 return part
 
 
-def _receive(session, url: str, path: Path, size: int | None, timeout: float) -> None:
+def _receive(session: requests.Session, url: str, path: Path, size: int | None, timeout: float) -> None:
     """One request: append what the part file lacks, or write it anew.
 
     Raises:
@@ -265,7 +269,7 @@ def _receive(session, url: str, path: Path, size: int | None, timeout: float) ->
         raise _Interrupted(f"the connection was cut after {arrived} of {total} bytes")
 
 
-def _begin(response, url: str, path: Path, start: int) -> tuple[int, int | None]:
+def _begin(response: requests.Response, url: str, path: Path, start: int) -> tuple[int, int | None]:
     """Where the body of `response` begins in the file, and how long the file is; for a request from `start` on."""
     status = response.status_code
     if status in (408, 425, 429) or status >= 500:
@@ -296,16 +300,16 @@ def _validator(note: Path, url: str) -> str | None:
     return None if version is None or version.startswith("W/") else version
 
 
-def _from_hub(place: Place, path: Path) -> Path:
+def _from_hub(place: Place, hub: str, path: Path) -> Path:
     """Download from the Hugging Face hub with its client, which resumes and retries; the file's path."""
     from huggingface_hub import errors, hf_hub_download
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     if not sys.stderr.isatty():
         disable_progress_bars()
-    kind, _, repository = place.hub.rpartition(":")
+    kind, _, repository = hub.rpartition(":")
     file = place.file or path.name
-    wanted = {
+    wanted: dict[str, Any] = {
         "repo_id": repository,
         "filename": file,
         "repo_type": kind or "dataset",
@@ -315,7 +319,8 @@ def _from_hub(place: Place, path: Path) -> Path:
     }
     where = f"{place}, {file}"
     try:
-        size = hf_hub_download(**wanted, dry_run=True).file_size
+        told: Any = hf_hub_download(**wanted, dry_run=True)
+        size = told.file_size
         if place.size is not None and size not in (None, place.size):
             raise InputError(f"{where}: the hub's file has {size} bytes, the catalogue tells {place.size}; correct it")
         check_room(path.parent, size or 0, path.name)
@@ -378,7 +383,7 @@ def _fetch_drive_folder(place: Place, folder: Path, key: str, checksums: Checksu
     _LOG.info("%s: downloading from %s", folder, place)
     # By hand the files may go anywhere but here: only a listed folder is known to be whole.
     with _drive_errors(str(place), Path("any folder")):
-        files = gdown.download_folder(
+        files: Any = gdown.download_folder(
             id=place.drive_folder,
             output=str(folder),
             quiet=True,

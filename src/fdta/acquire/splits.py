@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -203,7 +203,7 @@ def _scratch(target: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _expected(source: Source, splits) -> str:
+def _expected(source: Source, splits: Iterable[str]) -> str:
     named = [f"{folder}/" for split in splits for folder in source.splits[split].folders or (split,)]
     archives = [name for split in splits for name in source.split_archives(split)] if source.archives else []
     looked = " or ".join(filter(None, [", ".join(dict.fromkeys(named)), ", ".join(dict.fromkeys(archives))]))

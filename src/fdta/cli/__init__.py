@@ -108,6 +108,11 @@ def add_action(
     return actions.add_parser(name, help=summary, description=description, formatter_class=_Formatter)
 
 
+def describe(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add lines to the description of a command."""
+    parser.description = f"{parser.description or ''}{text}"
+
+
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 

@@ -146,18 +146,18 @@ def _splits_to_check(options: argparse.Namespace) -> tuple[Source | None, list[P
     if path.is_dir() or path.name != options.dataset:
         return None, split_folders(path, options.splits)
     params = Experiment(options.params, options.benchmark)
-    source, known = None, params.catalogue.get(options.dataset)
+    source = params.catalogue.get(options.dataset)
     if options.dataset in params.benchmark.datasets:
-        source, known = params.source(options.dataset), params.dataset(options.dataset)
-    elif known is not None:
-        source = known
+        source, splits = params.source(options.dataset), tuple(params.dataset(options.dataset).splits)
+    elif source is not None:
+        splits = tuple(source.splits)
     else:
         names = ", ".join((*params.benchmark.datasets, *params.catalogue))
         raise InputError(f"{options.dataset}: neither a folder nor a data set; these are {names}")
     for split in options.splits:
-        if split not in known.splits:
-            raise InputError(f"split {split!r}: {options.dataset} has {', '.join(known.splits)}")
-    folders = [options.root / options.dataset / split for split in options.splits or known.splits]
+        if split not in splits:
+            raise InputError(f"split {split!r}: {options.dataset} has {', '.join(splits)}")
+    folders = [options.root / options.dataset / split for split in options.splits or splits]
     present = folders if options.splits else [folder for folder in folders if folder.is_dir()]
     if not present:
         raise InputError(f"{options.root / options.dataset}: no split is there yet; 'fdta data get' gets them")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from fdta.cli import add_compute, add_params, add_root
+from fdta.cli import add_compute, add_params, add_root, describe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description += (
+    describe(
+        parser,
         "\nWrites data/DATASET/depth/SPLIT/SEQUENCE/%08d.png: 8-bit, larger is nearer; and seconds and bytes to"
         "\ndata/DATASET/depth-SPLIT.json. Video Depth Anything skips sequences that have their maps, or maps of your"
-        "\nown in SEQUENCE/depth/."
+        "\nown in SEQUENCE/depth/.",
     )
     parser.add_argument("dataset", help="data set of the benchmark, for example dance")
     parser.add_argument("split", help="train, val or test")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from fdta.cli import add_compute, add_params, add_root
+from fdta.cli import add_compute, add_params, add_root, describe
 from fdta.names import DETECTOR, Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description += (
+    describe(
+        parser,
         "\nWrites detections with embeddings to detections/DATASET/detector/seed-0/SPLIT/SEQUENCE.npz, so that"
-        "\n`fdta similarity DATASET/detector/seed-0 SPLIT` can measure how alike they are before anything is tracked."
+        "\n`fdta similarity DATASET/detector/seed-0 SPLIT` can measure how alike they are before anything is tracked.",
     )
     parser.add_argument("dataset", help="data set whose detector is trained (models/DATASET/detector)")
     parser.add_argument("split", help="split to look at")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fdta.cli import add_params
+from fdta.cli import add_params, describe
 from fdta.errors import InputError
 from fdta.experiment.params import Experiment
 from fdta.experiment.plan import FIGURES, figure_datasets
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description += (
+    describe(
+        parser,
         "\n  similarity       Fig. 1     between the objects of a frame: detector alone, base, full"
         "\n  depth            Fig. 5, 10 frame, predicted and pseudo depth"
         "\n  tracks           Fig. 6, 13 base and full on the same frames, identity errors marked"
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "\n  depth-attention  Fig. 11    where object queries look"
         "\n  interactions     Fig. 12    weights of the Temporal Adapter"
         "\n  training                    losses and validation scores"
-        "\nReads what the runs left; snakemake makes what is missing: snakemake results/figures/tracks-dance.png"
+        "\nReads what the runs left; snakemake makes what is missing: snakemake results/figures/tracks-dance.png",
     )
     parser.add_argument("name", choices=FIGURES, metavar="NAME", help="figure, one of those above")
     parser.add_argument(

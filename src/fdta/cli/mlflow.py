@@ -5,16 +5,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fdta.cli import add_action, add_params
+from fdta.cli import add_action, add_params, describe
 from fdta.experiment.params import Experiment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     sync = add_action(actions, "sync", "send what MLflow does not have yet")
-    sync.description += (
+    describe(
+        sync,
         "\nThat is of finished runs, and of trainings that are under way. A store that cannot be reached is one line of"
-        "\nwarning; give the command again to send what is left."
+        "\nwarning; give the command again to send what is left.",
     )
     sync.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of models/ and scores/")
     sync.add_argument(

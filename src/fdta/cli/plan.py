@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from fdta.cli import add_params, add_root
+from fdta.cli import add_params, add_root, describe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description += (
+    describe(
+        parser,
         "\nWrites plan/STAGE.json for every stage of dvc.yaml: the settings of its jobs and a digest of their code."
-        "\nFiles that are right are not changed."
+        "\nFiles that are right are not changed.",
     )
     add_root(parser)
     add_params(parser)

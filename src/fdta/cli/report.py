@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fdta.cli import add_params
+from fdta.cli import add_params, describe
 from fdta.experiment.params import Experiment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description += (
+    describe(
+        parser,
         "\nOne file with every table and figure, which needs no network; the figures are taken from figures/ beside it,"
-        "\nwhere `fdta figures` puts them. What is absent is a dash, or told."
+        "\nwhere `fdta figures` puts them. What is absent is a dash, or told.",
     )
     parser.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of scores/ and models/")
     parser.add_argument(

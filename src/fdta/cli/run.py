@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from fdta.acquire.catalogue import Source
-from fdta.cli import add_compute, add_workers
+from fdta.cli import add_compute, add_workers, describe
 from fdta.errors import InputError
 from fdta.experiment import jobs
 from fdta.experiment.sources import code_digests
@@ -43,8 +43,9 @@ class Compute:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description += (
-        "\nReads the job's file and nothing else of the settings. A result that is right already is not made again."
+    describe(
+        parser,
+        "\nReads the job's file and nothing else of the settings. A result that is right already is not made again.",
     )
     parser.add_argument("job", type=Path, help="file of a job, jobs/KEY.json")
     parser.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="the project's folder")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from fdta.cli import describe
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description += "\nGives HOTA, IDF1, AssA, MOTA, DetA and more, in per cent, per sequence and combined."
+    describe(parser, "\nGives HOTA, IDF1, AssA, MOTA, DetA and more, in per cent, per sequence and combined.")
     parser.add_argument(
         "--ground-truth", type=Path, required=True, metavar="FOLDER", help="folder of SEQUENCE/gt/gt.txt"
     )

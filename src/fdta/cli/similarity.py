@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fdta.cli import add_params, add_root
+from fdta.cli import add_params, add_root, describe
 from fdta.names import Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description += "\nCosine similarity between the embeddings of different objects of one frame (Fig. 1)."
+    describe(parser, "\nCosine similarity between the embeddings of different objects of one frame (Fig. 1).")
     parser.add_argument("run", help="run that was tracked, DATASET/VARIANT/seed-N")
     parser.add_argument("split", help="split that was tracked")
     parser.add_argument(

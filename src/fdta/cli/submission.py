@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from fdta.cli import add_params, add_root
+from fdta.cli import add_params, add_root, describe
 from fdta.names import Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description += (
+    describe(
+        parser,
         "\nOf the split whose ground truth a server keeps; its answer goes to server-scores.yaml. Writes"
-        "\nresults/submissions/RUN.zip."
+        "\nresults/submissions/RUN.zip.",
     )
     parser.add_argument("run", help="DATASET/VARIANT/seed-N; instead of a variant also a baseline")
     add_root(parser)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fdta.cli import add_params
+from fdta.cli import add_params, describe
 from fdta.errors import InputError
 from fdta.experiment.params import Experiment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description += "\nReads scores/ and models/*/history.jsonl; what is absent is a dash."
+    describe(parser, "\nReads scores/ and models/*/history.jsonl; what is absent is a dash.")
     parser.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of scores/ and models/")
     parser.add_argument(
         "--output",

@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from fdta.cli import add_params, add_root
+from fdta.cli import add_params, add_root, describe
 from fdta.errors import InputError
 from fdta.experiment.steps import Step, Steps
+from fdta.provenance import described
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description += (
+    describe(
+        parser,
         "\nPrints the chain of a result: job, inputs and outputs with their digests, code, commit, versions, machine"
-        "\nand time; of each link whether it is fresh or stale, and why."
+        "\nand time; of each link whether it is fresh or stale, and why.",
     )
     parser.add_argument("result", help="run (dance/full/seed-0) or file (results/tables.md)")
     add_root(parser)
@@ -60,16 +62,5 @@ def _lines(steps: Steps, step: Step) -> Iterator[str]:
     for reason in state.reasons:
         yield f"  why      {reason}"
     yield f"  job      {job.kind} {job.key}, code {job.code}"
-    record = state.record
-    if record is None:
-        return
-    for path, content in record.inputs.items():
-        yield f"  input    {path}  {content.digest[:16]}"
-    for path, content in record.outputs.items():
-        size = "" if content.bytes is None else f", {content.bytes} bytes"
-        yield f"  output   {path}  {content.digest[:16]}{size}"
-    conditions = ", ".join(f"{name} {value}" for name, value in record.conditions.items())
-    versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
-    yield f"  made     {record.made} in {record.seconds:g} s, commit {record.commit}"
-    yield f"  machine  {record.machine}; {conditions}"
-    yield f"  versions {versions}"
+    if state.record is not None:
+        yield from (f"  {line}" for line in described(state.record))

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 
-from fdta.cli import add_compute, add_params, add_root, add_workers
+from fdta.cli import add_compute, add_params, add_root, add_workers, describe
 from fdta.names import Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description += (
+    describe(
+        parser,
         "\nA data set's detector comes first (dance/detector); its variants (dance/full/seed-0) start from it."
         "\nIf a training is stopped or killed, run the same command again to resume."
-        "\nOn several GPUs: torchrun --nproc-per-node 4 -m fdta train RUN"
+        "\nOn several GPUs: torchrun --nproc-per-node 4 -m fdta train RUN",
     )
     parser.add_argument("run", help="DATASET/VARIANT/seed-N or DATASET/detector")
     parser.add_argument("--again", action="store_true", help="train from scratch what is finished or under way")

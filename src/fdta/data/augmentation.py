@@ -161,11 +161,11 @@ def draw_augmentation(
     short = int(generator.choice(settings.short_sides))
     size = width, height = resized_size(width, height, short, settings.long_side)
     changes.append(partial(resize, width=width, height=height))
-    factors = {
-        name: float(generator.uniform(1 - getattr(settings, name), 1 + getattr(settings, name)))
-        for name in ("brightness", "contrast", "saturation")
-    }
+    brightness, contrast, saturation = (
+        float(generator.uniform(1 - most, 1 + most))
+        for most in (settings.brightness, settings.contrast, settings.saturation)
+    )
     turn = float(generator.uniform(-settings.hue, settings.hue))
-    if any(factor != 1 for factor in factors.values()) or turn:
-        changes.append(partial(jitter, **factors, hue=turn))
+    if (brightness, contrast, saturation, turn) != (1, 1, 1, 0):
+        changes.append(partial(jitter, brightness=brightness, contrast=contrast, saturation=saturation, hue=turn))
     return Augmentation(enough or size, tuple(changes))

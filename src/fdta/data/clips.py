@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -19,10 +19,12 @@ from fdta.boxes import xywh_to_xyxy, xyxy_to_cxcywh
 from fdta.data.augmentation import Frame, draw_augmentation, pan
 from fdta.data.images import statistics
 from fdta.data.motchallenge import Sequence, read_split
+from fdta.data.rendered import ATTRIBUTES
 from fdta.data.targets import Targets
 from fdta.errors import InputError
-from fdta.experiment.settings import Settings
-from fdta.synthetic.truth import ATTRIBUTES
+
+if TYPE_CHECKING:
+    from fdta.experiment.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -247,7 +249,7 @@ def collate(clips: list[ClipBatch]) -> ClipBatch:
         h, w = clip.images.shape[2:]
         images[place, :, :h, :w] = clip.images
         padding[place, :h, :w] = False
-        if depth is not None:
+        if depth is not None and clip.depth is not None:
             depth[place, :h, :w] = clip.depth
         highest = max((int(t.identities.max()) for t in clip.targets if len(t.identities)), default=-1)
         targets += [Targets(t.boxes_cxcywh, t.identities + offset, t.attributes) for t in clip.targets]

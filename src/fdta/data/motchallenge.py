@@ -160,8 +160,10 @@ class Sequence:
             InputError: the map is missing, broken, of another form, or of another size.
         """
         path = self.depth_path(frame)
-        depth = decode_image(path, cv2.IMREAD_UNCHANGED, "make the depth maps of this split with 'fdta depth'")
-        if depth.ndim == 3 and depth.dtype == np.uint8:
+        depth: np.ndarray | None = decode_image(
+            path, cv2.IMREAD_UNCHANGED, "make the depth maps of this split with 'fdta depth'"
+        )
+        if depth is not None and depth.ndim == 3 and depth.dtype == np.uint8:
             depth = _without_colours(depth)
         if depth is None or depth.ndim != 2 or depth.dtype != np.uint8:
             raise InputError(
@@ -371,7 +373,8 @@ def _parse_line(line: str, frames: int | None) -> _Row:
         raise ValueError(f"frame {frame} is outside 1..{last}; frames count from 1, correct it or seqLength")
     if values[4] <= 0 or values[5] <= 0:
         raise ValueError(f"width {values[4]:g} and height {values[5]:g} must be above 0; correct or remove the line")
-    return frame, identity, *values[2:6], values[6] if len(values) > 6 else 1.0
+    left, top, width, height = values[2:6]
+    return frame, identity, left, top, width, height, values[6] if len(values) > 6 else 1.0
 
 
 def _sorted_boxes(rows: list[_Row]) -> Boxes:

@@ -122,6 +122,6 @@ def _depth(network: VideoDepthAnything, inputs: Tensor, size: tuple[int, int]) -
 
 
 def _normalized(picture: np.ndarray, input_size: int) -> Tensor:
-    height, width = input_shape(*picture.shape[:2], input_size)
+    height, width = input_shape(picture.shape[0], picture.shape[1], input_size)
     resized = cv2.resize(picture.astype(np.float32) / 255, (width, height), interpolation=cv2.INTER_CUBIC)
     return torch.from_numpy((resized - _MEAN) / _DEVIATION).permute(2, 0, 1).contiguous()

@@ -18,11 +18,11 @@ import torch
 from tqdm import tqdm
 
 from fdta.data.motchallenge import Sequence, read_split
+from fdta.data.rendered import read_true_depth
 from fdta.depth.sliding_window import INPUT_SIZE, video_depth
-from fdta.depth.video_depth_anything import Size, check_weights, load_video_depth_anything
+from fdta.depth.video_depth_anything import Size, VideoDepthAnything, check_weights, load_video_depth_anything
 from fdta.errors import InputError
 from fdta.files import whole_folder, write_json
-from fdta.synthetic.truth import read_true_depth
 
 _RECORD = "teacher.json"
 """File among the maps that tells who made them, and in how many seconds. Maps without it are the user's own."""
@@ -100,7 +100,7 @@ class _Estimator:
             began = time.monotonic()
             self._make(sequence, folder, began)
             record = _read_record(folder / _RECORD)
-        return _costs(sequence, record["seconds"])
+        return _costs(sequence, record["seconds"] if record else None)
 
     @functools.cached_property
     def _signature(self) -> dict[str, str | int]:
@@ -116,7 +116,7 @@ class _Estimator:
         }
 
     @functools.cached_property
-    def _network(self) -> torch.nn.Module:
+    def _network(self) -> VideoDepthAnything:
         return load_video_depth_anything(self._weights, self._size, self._device)
 
     def _make(self, sequence: Sequence, folder: Path, began: float) -> None:

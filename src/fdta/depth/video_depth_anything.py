@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -220,7 +220,8 @@ class _TemporalHead(nn.Module):
         maps = []
         for tokens, project, resize in zip(layers, self.projects, self.resize_layers, strict=True):
             maps.append(resize(project(tokens.transpose(1, 2).unflatten(2, grid))))
-        over_time = [module["temporal_transformer"] for module in self.motion_modules]
+        motion: Any = self.motion_modules
+        over_time = [module["temporal_transformer"] for module in motion]
         maps[2], maps[3] = over_time[0](maps[2], frames), over_time[1](maps[3], frames)
         first, second, third, fourth = (self.scratch[f"layer{i}_rn"](x) for i, x in enumerate(maps, start=1))
         fused = over_time[2](self.scratch["refinenet4"](fourth, None, third.shape[2:]), frames)
@@ -318,6 +319,7 @@ class _Positions(nn.Module):
         super().__init__()
         rates = torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
         angles = torch.arange(WINDOW)[:, None] * rates
+        self.pe: Tensor
         self.register_buffer("pe", torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[None])
 
     def forward(self, x: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ def measure_loading(
 def _one_by_one(dataset: ClipDataset, clips: int, device: torch.device) -> tuple[list[dict[str, float]], list[float]]:
     """Milliseconds a frame by part, and those of normalizing, of each clip; one more before them does not count."""
     drawn = list(enumerate(dataset.sampler.epoch(0)))
-    names = {function.__code__: name for name, function in PARTS.items()}
+    names: dict[Any, str] = {function.__code__: name for name, function in PARTS.items()}
     parts, normalizing = [], []
     for position, (sequence, frames) in itertools.islice(itertools.cycle(drawn), clips + 1):
         profile = cProfile.Profile()

@@ -280,7 +280,7 @@ class ReportJob(DocumentJob):
 
 
 KINDS: dict[str, type[Job]] = {
-    str(kind.__dataclass_fields__["kind"].default): kind  # type: ignore[attr-defined]
+    str(kind.__dataclass_fields__["kind"].default): kind
     for kind in (
         *(RenderJob, DataJob, CheckpointJob, DepthJob, DetectorJob, TrainJob, DetectJob, TrackJob, BaselineJob),
         *(ScoreJob, SimilarityJob, SpeedJob, SubmissionJob, TablesJob, FigureJob, ReportJob),

@@ -111,7 +111,7 @@ def page_figures(params: Experiment) -> dict[str, tuple[str, tuple[str, ...]]]:
         ParamsError: see `read_paper`.
     """
     datasets = figure_datasets(params)
-    figures = {}
+    figures: dict[str, tuple[str, tuple[str, ...]]] = {}
     for name in FIGURES if datasets else ():
         if name == "tracks":
             figures |= {f"{name}-{dataset}": (name, (dataset,)) for dataset in datasets}

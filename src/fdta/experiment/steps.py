@@ -67,7 +67,7 @@ class Steps:
         data, source = self.experiment.dataset(dataset), self.experiment.source(dataset)
         if split not in data.splits:
             raise InputError(f"split {split!r}: {dataset} has {', '.join(data.splits)}")
-        common = {
+        common: dict[str, Any] = {
             "dataset": dataset,
             "split": split,
             "outputs": (f"data/{dataset}/{split}",),
@@ -85,7 +85,7 @@ class Steps:
         if place is None or str(Path(path).parent) != "pretrained":
             return None
         name = Path(path).name
-        common = {"outputs": (path,), "record": f"{path}.{RECORD}"}
+        common: dict[str, Any] = {"outputs": (path,), "record": f"{path}.{RECORD}"}
         return self._step(jobs.CheckpointJob, (), file_name=name, place=place, **common)
 
     def depth(self, dataset: str, split: str) -> Step:
@@ -189,14 +189,14 @@ class Steps:
     def similarity(self, run: Run, split: str) -> Step:
         """Step that measures how alike the object embeddings of a run are."""
         threshold = self.experiment.settings(run.dataset, run.variant).tracker.detection_threshold
-        needs = [(f"detections/{run}/{split}", self.track(run, split))]
+        needs: list[tuple[str, Step | None]] = [(f"detections/{run}/{split}", self.track(run, split))]
         output = f"scores/{run}/{split}-similarity.json"
         return self._file(jobs.SimilarityJob, needs, output, run=str(run), split=split, threshold=threshold)
 
     def speed(self, dataset: str) -> Step:
         """Step that measures milliseconds per frame of the full model on a data set."""
         run, split = Run(dataset, FULL, self.experiment.benchmark.seeds[0]), self.experiment.dataset(dataset).test_split
-        needs = [
+        needs: list[tuple[str, Step | None]] = [
             (f"data/{dataset}/{split}", self.split(dataset, split)),
             (str(model_path(HERE, run)), self.train(run)),
         ]
@@ -383,18 +383,23 @@ def detector_settings(settings: Settings) -> Settings:
     """`settings` with defaults for all that the training of a detector alone does not use."""
     unused = Settings()
     clip = replace(unused.clip, stills=settings.clip.stills, still_shift=settings.clip.still_shift)
-    return replace(
+    sizes = settings.validation
+    validation = replace(unused.validation, short_side=sizes.short_side, long_side=sizes.long_side)
+    off = {name: replace(getattr(settings, name), enabled=False) for name in ("spatial", "temporal", "identity")}
+    detector = replace(
         settings,
+        **off,
         history=unused.history,
-        temporal=replace(unused.temporal, enabled=False, heads=1),
         association=replace(unused.association, heads=1),
-        identity=replace(unused.identity, enabled=False),
         clip=clip,
         training=unused.training,
         tracker=unused.tracker,
+        validation=validation,
     )
+    return detector.with_defaults_for_unused()
 
 
 def tracker_settings(settings: Settings) -> Settings:
     """`settings` with defaults for all that the training of a variant does not use."""
-    return replace(settings, detector_training=Settings().detector_training, tracker=settings.validation)
+    tracker = replace(settings, detector_training=Settings().detector_training, tracker=settings.validation)
+    return tracker.with_defaults_for_unused()

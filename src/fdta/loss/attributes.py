@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fdta.data.targets import Targets
 from fdta.distributed import share
 from fdta.loss.detection import layer_suffixes
-from fdta.loss.matching import Matching, Targets
+from fdta.loss.matching import Matching
 
 if TYPE_CHECKING:
     from fdta.model.detector import DetectorOutput
@@ -57,7 +58,7 @@ def attribute_loss(
         targets: B frames, all with attributes.
         matchings: one a decoder layer, the last layer's last.
     """
-    truth = torch.cat([frame.attributes for frame in targets])
+    truth = torch.cat([frame.attributes for frame in targets if frame.attributes is not None])
     layers = (*output.auxiliary, output)
     logits = heads([layer.embeddings[m.frames, m.queries] for layer, m in zip(layers, matchings, strict=True)])
     classes = [truth[m.targets] for m in matchings]

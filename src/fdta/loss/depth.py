@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from fdta.boxes import cxcywh_to_xyxy
+from fdta.data.targets import Targets
 from fdta.depth.bins import bin_index
-from fdta.loss.matching import Targets
 from fdta.loss.settings import LossSettings
 from fdta.model.settings import SpatialSettings
 
@@ -38,7 +38,7 @@ def depth_loss(
         settings: weight and focal parameters.
         boxes_total: what the sum is divided by: the number of boxes in the batch, at least 1.
     """
-    size = logits.shape[-2:]
+    size = logits.shape[-2], logits.shape[-1]
     resized = F.interpolate(depth[:, None].to(logits.dtype), size, mode="bilinear", align_corners=False)[:, 0]
     cross_entropy = F.cross_entropy(logits, bin_index(resized, spatial), reduction="none")
     focal = settings.focal_alpha * (1 - (-cross_entropy).exp()) ** settings.focal_gamma * cross_entropy

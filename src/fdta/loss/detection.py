@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fdta.boxes import cxcywh_to_xyxy, giou
-from fdta.loss.matching import Matching, Targets
+from fdta.data.targets import Targets
+from fdta.loss.matching import Matching
 from fdta.loss.settings import LossSettings
 
 if TYPE_CHECKING:

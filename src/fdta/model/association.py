@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -127,6 +129,7 @@ class IDDecoder(nn.Module):
         self.classifier.weight.copy_(2 * labels)
         # In the token the label then has the scale of the normalized features; of unit length it would be lost.
         labels.mul_(self.label_width**0.5)
+        layer: Any
         for layer in self.layers:
             attention = layer.cross_attention
             query, key, value = attention.in_proj_weight.chunk(3)
@@ -146,11 +149,10 @@ class IDDecoderLayer(nn.Module):
 
     def __init__(self, width: int, heads: int, ratio: int, self_attention: bool) -> None:
         super().__init__()
+        self.self_attention: Attention | None = None
         if self_attention:
             self.self_attention = _attention(width, heads)
             self.self_norm = nn.LayerNorm(width)
-        else:
-            self.self_attention = None
         self.cross_attention = _attention(width, heads)
         self.cross_norm = nn.LayerNorm(width)
         self.feedforward = FeedForward(width, ratio)

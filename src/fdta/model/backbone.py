@@ -20,6 +20,10 @@ class FrozenBatchNorm(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.weight: Tensor
+        self.bias: Tensor
+        self.running_mean: Tensor
+        self.running_var: Tensor
         self.register_buffer("weight", torch.ones(width))
         self.register_buffer("bias", torch.zeros(width))
         self.register_buffer("running_mean", torch.zeros(width))
@@ -54,14 +58,15 @@ class Block(nn.Module):
         for after, kernel, step in convolutions:
             layers += [nn.Conv2d(before, after, kernel, step, padding=kernel // 2, bias=False), norm(after), nn.ReLU()]
             before = after
-        self.branch = nn.Sequential(*layers[:-1])
-        self.shortcut = nn.Identity()
+        self.branch: nn.Sequential = nn.Sequential(*layers[:-1])
+        self.shortcut: nn.Sequential | nn.Identity = nn.Identity()
         if stride != 1 or width_in != width_out:
             self.shortcut = nn.Sequential(nn.Conv2d(width_in, width_out, 1, stride, bias=False), norm(width_out))
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, width_in, H, W) -> (B, width_out, ceil(H / stride), ceil(W / stride))."""
-        *first, last = zip(self.branch[::3], self.branch[1::3], strict=True)
+        layers = list(self.branch)
+        *first, last = zip(layers[::3], layers[1::3], strict=True)
         branch = features
         for convolution, norm in first:
             branch = convolve(branch, convolution, norm).relu()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
 import json
 import pickle
-import pickletools
 import re
 import warnings
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -44,21 +41,24 @@ def read(path: Path, allowed: Iterable[type] = ()) -> Any:
     Raises:
         InputError: the file is absent, truncated, no checkpoint, or wants to run code; then with the name of the code.
     """
-    try:
-        with torch.serialization.safe_globals(list(allowed)), warnings.catch_warnings(action="ignore"):
+    with torch.serialization.safe_globals(list(allowed)), warnings.catch_warnings(action="ignore"):
+        try:
             return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such checkpoint; train one with `fdta train`, or check the path") from None
-    except Exception as error:
-        # What else is raised depends on the byte at which the file breaks.
-        if isinstance(error, pickle.UnpicklingError):
-            harmless = {f"{item.__module__}.{item.__qualname__}" for item in allowed}
-            told = re.search(r"GLOBAL ([\w.]+)", str(error))
-            names = [told[1]] if told else [name for name in _named_by_pickles(path) if name not in harmless]
-            if names:
-                name = names[0].removeprefix("builtins.")
-                raise InputError(f"{path}: refused, it wants to load or run {name}; nothing in it was run") from None
-        raise InputError(f"{path}: broken or no checkpoint; make it or fetch it anew") from None
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such checkpoint; train one with `fdta train`, or check the path") from None
+        except Exception as error:
+            # What else is raised depends on the byte at which the file breaks.
+            if isinstance(error, pickle.UnpicklingError):
+                told = re.search(r"GLOBAL ([\w.]+)", str(error))
+                names = [told[1]] if told else _unsafe_globals(path)
+                if "Unsupported operand" in str(error):
+                    names.append("what torch cannot check, as `torch.save` writes none")
+                if names:
+                    name = names[0].removeprefix("builtins.")
+                    raise InputError(
+                        f"{path}: refused, it wants to load or run {name}; nothing in it was run"
+                    ) from None
+            raise InputError(f"{path}: broken or no checkpoint; make it or fetch it anew") from None
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -81,7 +81,9 @@ def is_own(value: Any) -> bool:
     return isinstance(value, dict) and value.get("format") == FORMAT
 
 
-def save_model(path: Path, model: nn.Module, settings: Mapping[str, Any], run: str, origin: str | None = None) -> None:
+def save_model(
+    path: Path, model: nn.Module, settings: ModelSettings | Mapping[str, Any], run: str, origin: str | None = None
+) -> None:
     """Write a finished model with the settings that build it, and with the `origin` of its training, if any."""
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     plain = to_plain(settings) if isinstance(settings, ModelSettings) else settings
@@ -121,24 +123,9 @@ def fill(model: nn.Module, state: dict[str, Tensor], path: Path, new: tuple[str,
     model.load_state_dict(state, strict=False)
 
 
-def _named_by_pickles(path: Path) -> list[str]:
-    """What the pickles of a file name besides torch's own, without running them."""
-    data = path.read_bytes()
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            data = b"".join(archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
-    stream = io.BytesIO(data)
-    names: list[str] = []
-    # A name from the stack is made of the last two strings, in whatever way they came there.
-    strings = ["", ""]
-    with contextlib.suppress(ValueError):
-        # The older form of torch.save is five pickles, and then numbers.
-        for _ in range(5):
-            for operation, argument, _ in pickletools.genops(stream):
-                if operation.name == "GLOBAL":
-                    names.append(argument.replace(" ", "."))
-                elif operation.name == "STACK_GLOBAL":
-                    names.append(".".join(strings[-2:]))
-                elif isinstance(argument, str):
-                    strings.append(argument)
-    return [name for name in names if not name.startswith(("torch.", "collections."))]
+def _unsafe_globals(path: Path) -> list[str]:
+    """What torch refuses to load of a file that it wrote; nothing where it cannot tell, as torch 2.5 cannot."""
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except (AttributeError, ValueError, RuntimeError, pickle.UnpicklingError):
+        return []

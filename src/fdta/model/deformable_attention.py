@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,11 +103,15 @@ class Table:
             (below + right, lower_right),
         )
         table, row = self.grid.view(-1, channels), row.flatten(3).flatten(0, 2)
-        attended: Tensor | None = None
-        for offset, share in corners:
-            share = share.flatten(3).flatten(0, 2).to(table.dtype)
-            part = F.embedding_bag(row, table[offset:], per_sample_weights=share, mode="sum")
-            attended = part if attended is None else attended.add_(part)
+        parts = (
+            F.embedding_bag(
+                row, table[offset:], per_sample_weights=share.flatten(3).flatten(0, 2).to(table.dtype), mode="sum"
+            )
+            for offset, share in corners
+        )
+        attended = next(parts)
+        for part in parts:
+            attended.add_(part)
         return attended.view(batch, -1, heads * channels)
 
 
@@ -188,9 +193,8 @@ class DeformableAttention(nn.Module):
             locations = references + offsets / sizes[:, None]
         else:
             locations = references[..., :2] + offsets * references[..., 2:] * (0.5 / self.points)
-        if deformable_kernel.usable(values.cells):
-            attend = deformable_kernel.attend
-        else:
+        attend: Callable[..., Tensor] = deformable_kernel.attend
+        if not deformable_kernel.usable(values.cells):
             attend = _WithoutSamples.apply if values.cells.device.type == "cpu" else deformable_attention
         return self.output(attend(values.cells, values.shapes, locations, weights))
 

@@ -23,9 +23,8 @@ KEPT = 16
 
 logger = logging.getLogger(__name__)
 
-if importlib.util.find_spec("triton") is None:
-    triton = None
-else:
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+if HAS_TRITON:
     import triton
     import triton.language as tl
 
@@ -51,7 +50,7 @@ _TRIED: dict[tuple[str, torch.dtype], bool] = {}
 
 
 def _try(device: torch.device, dtype: torch.dtype) -> bool:
-    if triton is None:
+    if not HAS_TRITON:
         logger.info("deformable attention without a kernel, slower: Triton is not installed")
         return False
     try:
@@ -62,7 +61,8 @@ def _try(device: torch.device, dtype: torch.dtype) -> bool:
             weight = torch.full((1, 1, 1, 1, 1), 2.0, device=device, requires_grad=True)
             attended = attend(value, [(2, 2)], place, weight)
             attended.sum().backward()
-        found = [tensor.flatten().tolist() for tensor in (attended, value.grad, place.grad, weight.grad)]
+        given = (attended, value.grad, place.grad, weight.grad)
+        found = [tensor.flatten().tolist() for tensor in given if tensor is not None]
     except Exception as error:  # Whatever the compiler or the driver raises, there is another way.
         logger.info("deformable attention without a kernel, slower: Triton fails (%s)", str(error).partition("\n")[0])
         return False
@@ -118,7 +118,7 @@ class _Attend(torch.autograd.Function):
         return value_gradient.to(value.dtype), location_gradient, weight_gradient, None
 
 
-if triton is not None:
+if HAS_TRITON:
 
     @triton.jit
     def _cell(base, row, column, height, width, stride, channel, inside):

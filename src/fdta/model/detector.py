@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,21 +72,24 @@ class DeformableDetector(nn.Module):
         self.spatial_adapter = None
         if spatial.enabled:
             self.spatial_adapter = SpatialAdapter(width, detector.heads, detector.norm_groups, spatial)
-        self.unpadded: tuple[tuple[object, ...], Geometry] | None = None
+        self.unpadded: tuple[tuple[int, int, torch.device], Geometry] | None = None
         """Size and device of the last batch without padding, and its geometry, which is only ever replaced."""
         self._initialize(detector)
 
     def _initialize(self, settings: DetectorSettings) -> None:
+        projection: Any
         for projection in self.projections:
             nn.init.xavier_uniform_(projection[0].weight)
             nn.init.zeros_(projection[0].bias)
+        head: Any
         for head in self.class_heads:
             nn.init.constant_(head.bias, math.log(0.01 / 0.99))
         # A box starts at its reference point, a little over a tenth of the image in width and height.
         for head in self.box_heads:
             nn.init.zeros_(head[-1].weight)
             nn.init.zeros_(head[-1].bias)
-        nn.init.constant_(self.box_heads[0][-1].bias[2:], -2.0)
+        first: Any = self.box_heads[0]
+        nn.init.constant_(first[-1].bias[2:], -2.0)
         nn.init.xavier_uniform_(self.reference_points.weight)
         nn.init.zeros_(self.reference_points.bias)
         if settings.reference_initialization == "grid":
@@ -133,7 +137,7 @@ class DeformableDetector(nn.Module):
 
     def _unpadded_geometry(self, images: Tensor, shapes: Shapes) -> Geometry:
         """Of images that share it because none is padded, as in a batch of one clip; the last one is kept."""
-        key = (*images.shape[-2:], images.device)
+        key = images.shape[-2], images.shape[-1], images.device
         if self.unpadded is None or self.unpadded[0] != key:
             # What is kept may be needed in training too, where tensors of the inference mode are refused.
             with torch.inference_mode(False), torch.no_grad():
@@ -146,6 +150,8 @@ class DeformableDetector(nn.Module):
 
         A CUDA graph of that batch reads their memory (`fdta.model.graphs`).
         """
+        if self.unpadded is None:
+            return None
         key, geometry = self.unpadded
         return geometry, kept(geometry.shapes, key[-1])
 
@@ -259,7 +265,8 @@ class DecoderLayer(nn.Module):
             tokens = self._attend_depth(tokens, depth_memory, geometry.depth_padding)
         return self.feedforward(tokens)
 
-    def _attend_depth(self, tokens: Tensor, memory: Tensor, padding: Tensor | None) -> Tensor:
+    def _attend_depth(self, tokens: Tensor, memory: Tensor | None, padding: Tensor | None) -> Tensor:
+        assert memory is not None
         attended = self.depth_attention(tokens, memory, memory, key_padding_mask=padding)
         return self.depth_norm(tokens + self.dropout(attended))
 

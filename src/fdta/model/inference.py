@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,9 +75,13 @@ class FusedConvolution(nn.Module):
         super().__init__()
         weight = convolution.weight
         bias = convolution.bias if convolution.bias is not None else weight.new_zeros(len(weight))
+        self.weight: Tensor
+        self.bias: Tensor
         self.register_buffer("weight", weight.to(memory_format=torch.channels_last))
         self.register_buffer("bias", bias)
-        self.stride, self.padding, self.relu = list(convolution.stride), list(convolution.padding), False
+        self.stride: list[int] = list(convolution.stride)
+        self.padding: list[int] = [int(side) for side in convolution.padding]
+        self.relu = False
 
     def normalize(self, norm: FrozenBatchNorm) -> None:
         """Let `norm` follow the convolution."""
@@ -106,9 +111,12 @@ class FusedBlock(nn.Module):
 
     def __init__(self, block: Block) -> None:
         super().__init__()
-        self.branch = nn.ModuleList(_fused(block.branch))
-        self.branch[-1].relu = True
-        (self.shortcut,) = _fused(block.shortcut) if isinstance(block.shortcut, nn.Sequential) else [nn.Identity()]
+        branch: list[Any] = _fused(block.branch)
+        branch[-1].relu = True
+        self.branch = nn.ModuleList(branch)
+        self.shortcut: nn.Module = nn.Identity()
+        if isinstance(block.shortcut, nn.Sequential):
+            (self.shortcut,) = _fused(block.shortcut)
 
     def forward(self, features: Tensor) -> Tensor:
         *first, last = self.branch

@@ -115,7 +115,7 @@ class Attention(nn.MultiheadAttention):
     def __init__(self, width: int, heads: int, dropout: float = 0.0, zero_key: bool = False) -> None:
         super().__init__(width, heads, dropout, add_zero_attn=zero_key, batch_first=True)
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         query: Tensor,
         key: Tensor,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import field
-from typing import Annotated, Literal
+from dataclasses import field, replace
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
@@ -128,12 +128,22 @@ class ModelSettings:
 
     def unused_code(self) -> tuple[str, ...]:
         """Modules of the adapters that are off: the model does not use them."""
-        adapters = {
+        adapters: dict[tuple[str, ...], SpatialSettings | TemporalSettings | IdentitySettings] = {
             ("fdta.model.spatial_adapter", "fdta.loss.depth", "fdta.depth"): self.spatial,
             ("fdta.model.temporal_adapter",): self.temporal,
             ("fdta.model.identity_adapter", "fdta.loss.contrastive"): self.identity,
         }
         return tuple(module for modules, adapter in adapters.items() if not adapter.enabled for module in modules)
+
+    def with_defaults_for_unused(self) -> Self:
+        """The same, with default values for the adapters that are off, which nothing reads."""
+        spatial, temporal, identity = self.spatial, self.temporal, self.identity
+        return replace(
+            self,
+            spatial=spatial if spatial.enabled else SpatialSettings(enabled=False),
+            temporal=temporal if temporal.enabled else TemporalSettings(enabled=False, heads=1),
+            identity=identity if identity.enabled else IdentitySettings(enabled=False),
+        )
 
     def __post_init__(self) -> None:
         token = self.detector.width + self.association.label_width

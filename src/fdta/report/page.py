@@ -15,10 +15,10 @@ import yaml
 
 from fdta.errors import InputError
 from fdta.experiment.params import Experiment
-from fdta.experiment.plan import FULL, figure_datasets, page_figures
+from fdta.experiment.plan import FULL, figure_datasets, page_figures, table_baselines, table_inputs, table_runs
 from fdta.files import write_text
 from fdta.machine import machine
-from fdta.provenance import commit
+from fdta.provenance import RECORD, Record, Records, commit, described
 from fdta.report.cells import Cell, Column, Difference, Missing, Number, Table, Text
 from fdta.report.notes import measurement_notes, noise_note
 from fdta.report.results import Results, read_json
@@ -62,6 +62,8 @@ def write_page(params: Experiment, root: Path, output: Path) -> None:
         commit=commit(results.root),
         machine=machine(),
         software=f"Python {platform.python_version()}, {platform.system()} {platform.machine()}",
+        chains=_chains(params, root),
+        described=described,
         variants=_variants(params),
         settings={
             f"{dataset}/{FULL}": yaml.safe_dump(
@@ -123,6 +125,18 @@ def _figure(folder: Path, name: str) -> dict[str, Any]:
         raise InputError(f"{path}: no figure with its caption; remove it and draw it again with `fdta figures`")
     width, height = struct.unpack(">II", data[16:24])
     return {"name": name, **words, "width": width, "height": height, "data": base64.b64encode(data).decode()}
+
+
+def _chains(params: Experiment, root: Path) -> dict[str, dict[str, Record]]:
+    """Each run of the tables, and further what they were made from -> path of a record -> the record."""
+    records = Records(root)
+    found: dict[str, dict[str, Record]] = {str(run): {} for run in (*table_runs(params), *table_baselines(params))}
+    for path in table_inputs(params, Path()):
+        for name, record in records.chain(f"{path.with_suffix('')}.{RECORD}").items():
+            _, _, place = name.partition("/")
+            run = "/".join(place.split("/")[:3])
+            found.setdefault(run if run in found else "what they were made from", {})[name] = record
+    return {run: chain for run, chain in found.items() if chain}
 
 
 def _variants(params: Experiment) -> dict[str, str]:

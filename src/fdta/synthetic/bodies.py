@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fdta.synthetic.truth import ATTRIBUTES, COLOUR_BINS, COLOURED, STRIPE_BINS
+from fdta.data.rendered import ATTRIBUTES, COLOUR_BINS, COLOURED, STRIPE_BINS
 
 OUTLINE = 12
 """Corners of a capsule's outline."""

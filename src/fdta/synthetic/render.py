@@ -83,21 +83,22 @@ def paint(settings: RenderSettings, scene: Scene) -> Painting:
         canvas = backdrop[:, left : left + width * scale].copy()
         if scene.shadows is not None:
             _shade(canvas, scene.shadows[frame] * scale)
-        owner = np.zeros(canvas.shape[:2], dtype=np.uint16)
+        owner: np.ndarray = np.zeros(canvas.shape[:2], dtype=np.uint16)
         whole = np.ones(count)
         for figure in far_to_near[frame].tolist():
             x1, y1, x2, y2 = extents[frame, figure] * scale
             # The figure's own mask, also beyond the image's border.
             x0, y0 = int(x1) - 2, int(y1) - 2
-            mask = np.zeros((int(y2) - y0 + 3, int(x2) - x0 + 3), dtype=np.uint8)
-            parts = corners[frame, figure]
+            rows, columns = int(y2) - y0 + 3, int(x2) - x0 + 3
+            mask = np.zeros((rows, columns), dtype=np.uint8)
+            parts: np.ndarray = corners[frame, figure]
             moved = parts - np.array([x0, y0], dtype=np.int32) * 2**_SHIFT
             for part in order[frame][figure]:
                 cv2.fillConvexPoly(canvas, parts[part], colours[frame][figure][part], cv2.LINE_8, _SHIFT)
                 cv2.fillConvexPoly(mask, moved[part], 1, cv2.LINE_8, _SHIFT)
             whole[figure] = cv2.countNonZero(mask)
-            top, bottom = max(y0, 0), min(y0 + mask.shape[0], owner.shape[0])
-            start, stop = max(x0, 0), min(x0 + mask.shape[1], owner.shape[1])
+            top, bottom = max(y0, 0), min(y0 + rows, owner.shape[0])
+            start, stop = max(x0, 0), min(x0 + columns, owner.shape[1])
             if top < bottom and start < stop:
                 inside = mask[top - y0 : bottom - y0, start - x0 : stop - x0]
                 owner[top:bottom, start:stop][inside > 0] = figure + 1
@@ -114,7 +115,7 @@ def paint(settings: RenderSettings, scene: Scene) -> Painting:
 
 def _shade(canvas: np.ndarray, shadows: np.ndarray) -> None:
     """Darken the ground under each figure."""
-    light = np.full(canvas.shape[:2], 255, dtype=np.uint8)
+    light: np.ndarray = np.full(canvas.shape[:2], 255, dtype=np.uint8)
     for x, y, radius in shadows.tolist():
         centre = (round(x), round(y))
         cv2.ellipse(light, centre, (max(1, int(radius)), max(1, int(radius * 0.3))), 0, 0, 360, 150, -1)

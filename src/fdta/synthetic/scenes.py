@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fdta.data.rendered import COLOURED
 from fdta.synthetic import backdrops, bodies
 from fdta.synthetic.backdrops import Backdrop, Ground
 from fdta.synthetic.bodies import Costumes, Outlines, PersonPose
@@ -53,7 +54,8 @@ class _Cast:
 
 def choreograph(settings: RenderSettings, generator: np.random.Generator) -> Scene:
     """Draw one sequence of the scene that `settings` names."""
-    kind, sizes = settings.scene, settings.object_height
+    kind: str = settings.scene
+    sizes: tuple[float, float] = settings.object_height
     if settings.scene == "appearance":
         kind = str(generator.choice(["dance", "sports", "flock"]))
         if kind == "flock":
@@ -248,6 +250,7 @@ def _formations(settings: RenderSettings, count: int, generator: np.random.Gener
 def _formation(count: int, generator: np.random.Generator) -> np.ndarray:
     """(N, 2) places: a line, a wedge, two rows or a ring."""
     share = np.linspace(0, 1, count) if count > 1 else np.array([0.5])
+    near: np.ndarray
     kind = generator.integers(4)
     if kind == 0:
         near = generator.uniform(0.3, 0.7) + generator.uniform(-0.25, 0.25) * (share - 0.5)
@@ -274,7 +277,7 @@ def _dance_pose(velocity: np.ndarray, speed: float, generator: np.random.Generat
     """Poses that all hold together, nearly in time, and steps as fast as the dancers travel."""
     frames, count = velocity.shape
     beats = frames // 5 + 6
-    keys = {
+    keys: dict[str, np.ndarray] = {
         "arm_out": np.where(generator.random((beats, 1)) < 0.6, 0.15, 1.0) * generator.uniform(0.5, 2.6, (beats, 2)),
         "arm_forward": generator.uniform(-0.3, 0.9, (beats, 2)),
         "elbow": generator.uniform(0.2, 1.8, (beats, 2)),
@@ -285,10 +288,10 @@ def _dance_pose(velocity: np.ndarray, speed: float, generator: np.random.Generat
         "hop": np.maximum(generator.uniform(-0.15, 0.06, beats), 0),
     }
     time = np.arange(frames)[:, None] * speed / 5 + 1 + generator.uniform(-0.25, 0.25, count)
-    beat, share = np.floor(time).astype(int), time % 1
-    share = np.clip(share * 1.5, 0, 1)
+    beat = np.floor(time).astype(int)
+    share: np.ndarray = np.clip(time % 1 * 1.5, 0, 1)
     share = share * share * (3 - 2 * share)
-    amount = generator.uniform(0.85, 1.15, count)
+    amount = generator.uniform(0.85, 1.15, (count,))
 
     def at(name: str) -> np.ndarray:
         values = keys[name]
@@ -361,7 +364,7 @@ def _costumes(
     colours = {}
     for part, spread in _SPREAD.items():
         middle = base[part]
-        if independent and part in bodies.COLOURED:
+        if independent and part in COLOURED:
             middle, spread = np.full((count, 3), 127.5), _INDEPENDENT_SPREAD
         colours[part] = np.clip(middle + cue * spread * generator.uniform(-1, 1, (count, 3)), 12, 243)
     middle = 0.5 + min(cue, 1.0) * (generator.permutation(np.arange(count) % 4) / 4 - 0.375)

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from fdta.data.clips import ClipBatch, ClipDataset
+from fdta.data.rendered import ATTRIBUTES
 from fdta.loss.attributes import AttributeHeads, attribute_loss
 from fdta.loss.detection import detection_loss, total
 from fdta.model import checkpoint
 from fdta.model.detector import DeformableDetector
 from fdta.model.published import load_detector
-from fdta.synthetic.truth import ATTRIBUTES
 from fdta.train.loop import fit, save_result
 from fdta.train.objectives import autocast, boxes_total, in_full, matched
 

@@ -7,11 +7,11 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -77,139 +77,183 @@ def fit(
             another number of processes, or its history is missing.
         Stopped: SIGTERM or SIGINT came; the state is saved.
     """
-    first = rank() == 0
-    plan = Plan(dataset.sampler, settings.batch, settings.accumulate, rank(), world_size())
-    optimizer = build_optimizer(model, settings)
-    scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
-    base_rates = [group["lr"] for group in optimizer.param_groups]
-    resume_path = folder / "resume.pt"
-    progress = _resume(resume_path, origin, model, optimizer, scaler)
-    if len(set(gather((origin, progress.step)))) > 1:
-        raise InputError(f"{folder}: not the same in all processes; keep data/ and models/ where all of them see them")
-    history, start = _history(folder, progress.history), progress.epochs
-    batches = load(
-        dataset, plan, range(start, settings.epochs), progress.step - start * plan.steps_per_epoch, workers, device
-    )
-    bar = tqdm(
-        total=plan.steps_per_epoch * settings.epochs,
-        initial=progress.step,
-        disable=not (first and sys.stderr.isatty()),
-    )
+    training = _Training(model, objective, dataset, settings, folder, origin, seed, device)
+    with training.bar, closing(training.batches(workers)) as batches, StopRequest() as stop:
+        if training.first:
+            _remove_unfinished(folder)
+        for epoch in range(training.progress.epochs, settings.epochs):
+            model.train()
+            training.epoch(epoch, batches, stop)
+            training.end_epoch(epoch, training.scores(epoch, validate, stop))
+    model.eval()
+    if training.first:
+        with _explained(training.history.path):
+            training.history.save()
 
-    def save_progress() -> None:
-        if not first:
-            return
-        state = {
-            "format": checkpoint.FORMAT,
-            "origin": origin,
-            "processes": world_size(),
-            "step": progress.step,
-            "epochs": progress.epochs,
-            "epoch_seconds": progress.epoch_seconds,
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "scaler": scaler.state_dict(),
-        }
-        with _explained(resume_path):
-            # First, because a state must not count records that are not on disk.
-            history.save()
-            checkpoint.save(resume_path, state | {"history": asdict(history.saved)})
 
-    def leave(number: int) -> NoReturn:
-        save_progress()
-        what = f"{signal.Signals(number).name} after step {progress.step} of {bar.total}"
-        raise Stopped(f"{folder}: stopped by {what}; the same command resumes from there", number)
+class _Training:
+    """A training under way."""
 
-    def step(epoch: int, number: int, stop: StopRequest) -> int | None:
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        dataset: ClipDataset,
+        settings: TrainingSettings,
+        folder: Path,
+        origin: str,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.model, self.objective, self.dataset, self.settings = model, objective, dataset, settings
+        self.folder, self.origin, self.seed, self.device = folder, origin, seed, device
+        self.first = rank() == 0
+        self.plan = Plan(dataset.sampler, settings.batch, settings.accumulate, rank(), world_size())
+        self.optimizer = build_optimizer(model, settings)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
+        self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.progress = _resume(folder / "resume.pt", origin, model, self.optimizer, self.scaler)
+        if len(set(gather((origin, self.progress.step)))) > 1:
+            raise InputError(
+                f"{folder}: not the same in all processes; keep data/ and models/ where all of them see them"
+            )
+        self.history = _history(folder, self.progress.history)
+        self.bar = tqdm(
+            total=self.plan.steps_per_epoch * settings.epochs,
+            initial=self.progress.step,
+            disable=not (self.first and sys.stderr.isatty()),
+        )
+        self.saved_at = time.monotonic()
+
+    def batches(self, workers: int) -> Generator[ClipBatch, None, None]:
+        """What is left to train on."""
+        start = self.progress.epochs
+        done = self.progress.step - start * self.plan.steps_per_epoch
+        return load(self.dataset, self.plan, range(start, self.settings.epochs), done, workers, self.device)
+
+    def epoch(self, epoch: int, batches: Iterator[ClipBatch], stop: StopRequest) -> None:
+        """The steps of `epoch` that are left; saves now and then."""
+        for number in range(self.progress.step - epoch * self.plan.steps_per_epoch, self.plan.steps_per_epoch):
+            signaled = self._step(epoch, number, batches, stop)
+            if signaled is not None:
+                self._leave(signaled)
+            if time.monotonic() - self.saved_at > self.settings.checkpoint_seconds:
+                self._save()
+
+    def scores(
+        self, epoch: int, validate: Callable[[], dict[str, float]] | None, stop: StopRequest
+    ) -> dict[str, float]:
+        """Of the model after `epoch`, if it is to be validated then, in the first process."""
+        settings, last = self.settings, epoch + 1 == self.settings.epochs
+        scores: dict[str, float] = {}
+        if validate and settings.validate_every and (last or (epoch + 1) % settings.validate_every == 0):
+            self.model.eval()
+            scores = stop.unless_stopped(validate, {}) if self.first else {}
+            # The others wait here.
+            for signaled in gather(stop.number):
+                if signaled is not None:
+                    self._leave(signaled)
+        return scores
+
+    def end_epoch(self, epoch: int, scores: dict[str, float]) -> None:
+        """Note that `epoch` is finished; saves, but for the last epoch."""
+        seconds = round(self.progress.epoch_seconds, 3)
+        self.progress.epochs, self.progress.epoch_seconds = epoch + 1, 0.0
+        if self.first:
+            self.history.add({"kind": "epoch", "epoch": epoch, "seconds": seconds, "scores": scores})
+            told = "  ".join(f"{key} {value:.1f}" for key, value in scores.items())
+            self.bar.write(f"epoch {epoch + 1}/{self.settings.epochs}  {seconds:.0f} s  {told}", file=sys.stderr)
+        if epoch + 1 < self.settings.epochs:
+            self._save()
+
+    def _step(self, epoch: int, number: int, batches: Iterator[ClipBatch], stop: StopRequest) -> int | None:
         """Step `number` of `epoch`; returns the signal on which all processes are to stop after it."""
+        settings, scaler, progress = self.settings, self.scaler, self.progress
         began = time.monotonic()
-        waited = 0.0
-        factor = rate_factor(progress.step, plan.steps_per_epoch, settings)
-        for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
+        factor = rate_factor(progress.step, self.plan.steps_per_epoch, settings)
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
-        optimizer.zero_grad(set_to_none=True)
-        count = plan.batches_of_step(number)
-        losses: list[Tensor] = []
-        for part in range(count):
-            asked = time.monotonic()
-            batch = next(batches).to(device)
-            waited += time.monotonic() - asked
-            drawn = seed * 1_000_003 + progress.step * settings.accumulate + part
-            # The objective's own draws are the same in all processes, dropout is not.
-            torch.manual_seed(drawn + rank() * 2**40)
-            try:
-                total, terms = objective(batch, epoch, torch.Generator().manual_seed(drawn))
-            except FloatingPointError as error:
-                raise InputError(f"{folder}: {error} at step {progress.step}; lower learning_rate") from None
-            scaler.scale(total / count).backward()
-            losses.append(torch.stack([total, *terms.values()]).detach())
-        average_gradients(model.parameters())
-        everywhere = gather((torch.stack(losses).mean(0).tolist(), stop.number))
-        loss, *parts = (sum(values) / len(everywhere) for values in zip(*(own for own, _ in everywhere), strict=True))
-        scaler.unscale_(optimizer)
-        finite = clip_gradients(model, settings.clip_norm)
+        own, waited = self._gradients(epoch, number, batches)
+        everywhere = gather((list(own.values()), stop.number))
+        averages = (sum(values) / len(everywhere) for values in zip(*(found for found, _ in everywhere), strict=True))
+        losses = dict(zip(own, averages, strict=True))
+        scaler.unscale_(self.optimizer)
+        finite = clip_gradients(self.model, settings.clip_norm)
         overflow = scaler.is_enabled() and not finite and scaler.get_scale() > SMALLEST_SCALE
+        loss = losses["total"]
         if not math.isfinite(loss) or not (finite or overflow):
             what = "the gradients are not finite" if math.isfinite(loss) else f"the loss is {loss}"
-            _fail(f"{folder}: {what} at step {progress.step}; lower learning_rate")
-        scaler.step(optimizer)
+            _fail(f"{self.folder}: {what} at step {progress.step}; lower learning_rate")
+        scaler.step(self.optimizer)
         scaler.update()
         progress.step += 1
         seconds = time.monotonic() - began
         progress.epoch_seconds += seconds
-        if first:
-            history.add(
-                {
-                    "kind": "step",
-                    "step": progress.step,
-                    "epoch": epoch,
-                    "losses": {"total": loss, **dict(zip(terms, parts, strict=True))},
-                    "learning_rate": settings.learning_rate * factor,
-                    "seconds": round(seconds, 4),
-                    "waited": round(waited, 4),
-                }
-            )
-        bar.set_postfix_str(f"epoch {epoch + 1} loss {loss:.3f}", refresh=False)
-        bar.update()
-        if first and bar.disable and progress.step % LINE_STEPS == 0:
-            _logger.info("step %d/%d  loss %.3f  %.2f s", progress.step, bar.total, loss, seconds)
+        record = {"kind": "step", "step": progress.step, "epoch": epoch, "losses": losses}
+        record |= {"learning_rate": settings.learning_rate * factor}
+        self._tell(record | {"seconds": round(seconds, 4), "waited": round(waited, 4)})
         return next((signaled for _, signaled in everywhere if signaled is not None), None)
 
-    with bar, closing(batches), StopRequest() as stop:
-        if first:
-            _remove_unfinished(folder)
-        saved_at = time.monotonic()
-        for epoch in range(start, settings.epochs):
-            model.train()
-            for number in range(progress.step - epoch * plan.steps_per_epoch, plan.steps_per_epoch):
-                signaled = step(epoch, number, stop)
-                if signaled is not None:
-                    leave(signaled)
-                if time.monotonic() - saved_at > settings.checkpoint_seconds:
-                    save_progress()
-                    saved_at = time.monotonic()
-            scores: dict[str, float] = {}
-            last = epoch + 1 == settings.epochs
-            if validate and settings.validate_every and (last or (epoch + 1) % settings.validate_every == 0):
-                model.eval()
-                scores = stop.unless_stopped(validate, {}) if first else {}
-                # The others wait here.
-                for signaled in gather(stop.number):
-                    if signaled is not None:
-                        leave(signaled)
-            seconds = round(progress.epoch_seconds, 3)
-            progress.epochs, progress.epoch_seconds = epoch + 1, 0.0
-            if first:
-                history.add({"kind": "epoch", "epoch": epoch, "seconds": seconds, "scores": scores})
-                told = "  ".join(f"{key} {value:.1f}" for key, value in scores.items())
-                bar.write(f"epoch {epoch + 1}/{settings.epochs}  {seconds:.0f} s  {told}", file=sys.stderr)
-            if not last:
-                save_progress()
-                saved_at = time.monotonic()
-    model.eval()
-    if first:
-        with _explained(history.path):
-            history.save()
+    def _gradients(self, epoch: int, number: int, batches: Iterator[ClipBatch]) -> tuple[dict[str, float], float]:
+        """Leave the gradients of a step in the model; its total loss and terms in this process, and the seconds that
+        were spent waiting for data."""
+        self.optimizer.zero_grad(set_to_none=True)
+        count = self.plan.batches_of_step(number)
+        losses: list[Tensor] = []
+        terms: dict[str, Tensor] = {}
+        waited = 0.0
+        for part in range(count):
+            asked = time.monotonic()
+            batch = next(batches).to(self.device)
+            waited += time.monotonic() - asked
+            drawn = self.seed * 1_000_003 + self.progress.step * self.settings.accumulate + part
+            # The objective's own draws are the same in all processes, dropout is not.
+            torch.manual_seed(drawn + rank() * 2**40)
+            try:
+                total, terms = self.objective(batch, epoch, torch.Generator().manual_seed(drawn))
+            except FloatingPointError as error:
+                raise InputError(f"{self.folder}: {error} at step {self.progress.step}; lower learning_rate") from None
+            self.scaler.scale(total / count).backward()
+            losses.append(torch.stack([total, *terms.values()]).detach())
+        average_gradients(self.model.parameters())
+        return dict(zip(("total", *terms), torch.stack(losses).mean(0).tolist(), strict=True)), waited
+
+    def _tell(self, record: dict[str, Any]) -> None:
+        """Note the record of a step, and show it to who watches."""
+        step, loss = record["step"], record["losses"]["total"]
+        if self.first:
+            self.history.add(record)
+        self.bar.set_postfix_str(f"epoch {record['epoch'] + 1} loss {loss:.3f}", refresh=False)
+        self.bar.update()
+        if self.first and self.bar.disable and step % LINE_STEPS == 0:
+            _logger.info("step %d/%d  loss %.3f  %.2f s", step, self.bar.total, loss, record["seconds"])
+
+    def _save(self) -> None:
+        """Save history and state, from which the training is resumed."""
+        if not self.first:
+            return
+        state = {
+            "format": checkpoint.FORMAT,
+            "origin": self.origin,
+            "processes": world_size(),
+            "step": self.progress.step,
+            "epochs": self.progress.epochs,
+            "epoch_seconds": self.progress.epoch_seconds,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+        path = self.folder / "resume.pt"
+        with _explained(path):
+            # First, because a state must not count records that are not on disk.
+            self.history.save()
+            checkpoint.save(path, state | {"history": asdict(self.history.saved)})
+        self.saved_at = time.monotonic()
+
+    def _leave(self, number: int) -> NoReturn:
+        self._save()
+        what = f"{signal.Signals(number).name} after step {self.progress.step} of {self.bar.total}"
+        raise Stopped(f"{self.folder}: stopped by {what}; the same command resumes from there", number)
 
 
 def save_result(folder: Path, model: nn.Module, settings: ModelSettings, run: str) -> None:

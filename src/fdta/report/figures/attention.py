@@ -20,7 +20,9 @@ def attention_weights(modules: Iterable[nn.MultiheadAttention]) -> Iterator[list
 
     def watch(module: nn.MultiheadAttention, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
         # torch's own forward: ours gives no weights, and a call would be watched again.
-        weights.append(nn.MultiheadAttention.forward(module, *arguments, **{**options, "need_weights": True})[1])
+        found: Any
+        _, found = nn.MultiheadAttention.forward(module, *arguments, **{**options, "need_weights": True})
+        weights.append(found)
 
     hooks = [module.register_forward_pre_hook(watch, with_kwargs=True) for module in modules]
     try:

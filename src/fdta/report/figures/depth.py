@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fdta.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from fdta.data.motchallenge import Sequence, read_split
@@ -199,10 +201,16 @@ def _detect(model: FDTA, settings: Settings, sequence: Sequence, frame: int) -> 
     return model.detector(images, torch.zeros_like(images[:, 0], dtype=torch.bool))
 
 
+def _expected_depth(output: DetectorOutput) -> Tensor:
+    """(h, w), of the first image."""
+    assert output.depth is not None
+    return output.depth[0]
+
+
 def _depth_pair(model: FDTA, settings: Settings, sequence: Sequence) -> _DepthPair:
     """Of the middle frame."""
     frame = sequence.frames // 2 + 1
-    predicted = _detect(model, settings, sequence, frame).depth[0]
+    predicted = _expected_depth(_detect(model, settings, sequence, frame))
     pseudo = sequence.depth(frame)
     cells = torch.from_numpy(pseudo).float()[None, None]
     cells = torch.nn.functional.interpolate(cells, size=predicted.shape, mode="bilinear", align_corners=False)[0, 0]
@@ -223,9 +231,10 @@ def _attended(params: Experiment, root: Path, dataset: str) -> _Attended | None:
         return None
     sequence = read_split(root / "data" / dataset / params.dataset(dataset).test_split)[0]
     frame = sequence.frames // 2 + 1
-    with attention_weights([model.detector.decoder[-1].depth_attention]) as weights:
+    last: Any = model.detector.decoder[-1]
+    with attention_weights([last.depth_attention]) as weights:
         output = _detect(model, settings, sequence, frame)
-    depth = output.depth[0].numpy()
+    depth = _expected_depth(output).numpy()
     height, width = depth.shape
     chosen = np.flatnonzero(output.logits[0].sigmoid().amax(-1).numpy() > settings.tracker.detection_threshold)
     attention = weights[0][0].numpy()[chosen].reshape(-1, height, width)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,10 +21,11 @@ from fdta.track.run import load_tracker
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
 
 TRAJECTORIES = 4
 """Windows of a data set that are shown, each of another sequence."""
-HATCH = {"facecolor": "#d9d9d9", "edgecolor": "#8a8a8a", "hatch": "////", "linewidth": 0}
+HATCH: dict[str, Any] = {"facecolor": "#d9d9d9", "edgecolor": "#8a8a8a", "hatch": "////", "linewidth": 0}
 
 
 @dataclass(frozen=True)
@@ -110,17 +111,18 @@ def _weights(model: FDTA, root: Path, run: Run, window: _Window) -> np.ndarray:
     features = torch.zeros(len(window.missing), 1, tracked.embeddings.shape[1])
     features[frames[rows], 0] = torch.from_numpy(tracked.embeddings[rows])
     missing, times = torch.from_numpy(window.missing)[:, None], torch.arange(len(window.missing))
-    with attention_weights([model.temporal_adapter.layers[-1].attention]) as weights:
-        model.temporal_adapter(features, missing, times)
+    adapter: Any = model.temporal_adapter
+    with attention_weights([adapter.layers[-1].attention]) as weights:
+        adapter(features, missing, times)
     return weights[0][0].numpy()
 
 
-def _matrix(panel: Axes, weights: np.ndarray, window: _Window) -> object:
+def _matrix(panel: Axes, weights: np.ndarray, window: _Window) -> AxesImage:
     """Draw `weights`; what is hidden stays blank or is hatched."""
     length = len(weights)
     hidden = np.triu(np.ones((length, length), dtype=bool), 1) | window.missing[None] | window.missing[:, None]
     drawn = panel.imshow(np.ma.masked_array(weights, hidden), cmap=MAP, vmin=0, vmax=1, interpolation="nearest")
-    for frame in np.flatnonzero(window.missing):
+    for frame in np.flatnonzero(window.missing).tolist():
         panel.axvspan(frame - 0.5, frame + 0.5, **HATCH)
         panel.axhspan(frame - 0.5, frame + 0.5, **HATCH)
     # The future of frames that are there: white, over the hatching too.

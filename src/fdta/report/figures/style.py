@@ -88,16 +88,18 @@ def styled() -> Iterator[None]:
         "hatch.linewidth": 0.8,
         "figure.facecolor": "white",
     }
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **settings}):
+    parameters: dict[Any, Any] = {**matplotlib.rcParamsDefault, "backend": "agg", **settings}
+    with matplotlib.rc_context(parameters):
         yield
 
 
 def new_figure(height: float, rows: int, columns: int, **grid: Any) -> tuple[Figure, np.ndarray]:
     """Figure of `height`, `WIDTH` wide, and its (rows, columns) axes; `grid`: what ``Figure.subplots`` takes."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.04, h_pad=0.04, wspace=0.02, hspace=0.02)
+    layout = ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.04, wspace=0.02, hspace=0.02)
+    figure = Figure(figsize=(WIDTH, height), layout=layout)
     return figure, figure.subplots(rows, columns, squeeze=False, **grid)
 
 

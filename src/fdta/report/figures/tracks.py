@@ -31,6 +31,8 @@ from fdta.report.figures.style import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+    from matplotlib.patches import Patch
 
 FRAMES = 4
 """Consecutive frames that are shown."""
@@ -114,8 +116,9 @@ def draw_objects(panel: Axes, objects: list[tuple[np.ndarray, int, int | None]],
         switched = before is not None
         style, depth = identity_style(number - 1), 3 if switched else 2
         corners = [x, x + w, x + w, x, x], [y, y, y + h, y + h, y]
-        line = {"linestyle": style["linestyle"], "solid_joinstyle": "miter", "zorder": depth}
-        panel.plot(*corners, lw=1.8, color=style["color"], **line)
+        panel.plot(
+            *corners, lw=1.8, color=style["color"], linestyle=style["linestyle"], solid_joinstyle="miter", zorder=depth
+        )
         text, back = f"{number}", style["color"]
         if switched:
             panel.plot(*corners, lw=1.8, color=ERROR, linestyle=(0, (2, 1.5)), zorder=depth)
@@ -128,8 +131,8 @@ def draw_objects(panel: Axes, objects: list[tuple[np.ndarray, int, int | None]],
         foot = next(free, foot)
         taken.append((middle, foot, half))
         box = {"boxstyle": "square,pad=0.15", "facecolor": back, "edgecolor": "white", "linewidth": 0.5}
-        place = {"ha": "center", "va": "bottom", "zorder": depth + 2}
-        panel.text(middle, foot, text, fontsize=7.5, fontweight="bold", color=ink_on(back), bbox=box, **place)
+        font = {"fontsize": 7.5, "fontweight": "bold", "color": ink_on(back), "ha": "center", "va": "bottom"}
+        panel.text(middle, foot, text, fontdict=font, bbox=box, zorder=depth + 2)
         if switched:
             tip, tail = (foot - 1.1 * line, -1) if foot > 2.6 * line else (y + h, 1)
             taken += [(middle, tip + tail * i * line, 0.02 * width) for i in (0, 1)]
@@ -218,7 +221,7 @@ def _frame(panel: Axes, tracked: Tracked, sequence: Sequence, frame: int, names:
     panel.set(xlim=(0, sequence.width), ylim=(sequence.height, 0))
 
 
-def _matrix(panel: Axes, tracked: Tracked, frame: int, names: dict[int, int]) -> object | None:
+def _matrix(panel: Axes, tracked: Tracked, frame: int, names: dict[int, int]) -> AxesImage | None:
     rows = tracked.rows(frame)
     if not len(rows):
         say_in(panel, "no object")
@@ -264,7 +267,7 @@ def _taken_from(tracked: Tracked, row: int, rows: np.ndarray) -> int | None:
     return int(found[0]) if len(found) else None
 
 
-def _outline(row: int, column: int) -> object:
+def _outline(row: int, column: int) -> Patch:
     from matplotlib.patches import Rectangle
 
     return Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=ERROR, linewidth=2.2)
