@@ -1,4 +1,4 @@
-"""The tables of docs/model.md have every setting of a run, with its default."""
+"""The tables of docs/model.md have every setting of a run, with its default; docs/settings.md is the generated one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from fdta.experiment.reference import reference
 from fdta.experiment.settings import DatasetSettings, Settings
 from fdta.settings import to_plain
 
@@ -49,3 +50,9 @@ def test_every_setting_has_its_default(repository):
     expected["augmentation.short_sides"] = [480, 512, "...", 800]
     expected |= {key: data[key] for key in found if key.startswith("teacher")}
     assert found == expected
+
+
+def test_the_reference_of_settings_is_that_of_the_code(repository):
+    page = (repository / "docs/settings.md").read_text()
+    assert page == reference(), "write it anew: fdta params reference > docs/settings.md"
+    assert "| `spatial.bins` | whole number from 1 to 100000 | `150` |" in page

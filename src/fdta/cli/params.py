@@ -22,6 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument("run", help="DATASET/VARIANT/seed-N, or DATASET/detector")
     add_params(show)
     show.set_defaults(call=_show)
+    reference = add_action(actions, "reference", "print every key with its values, default and meaning, in Markdown")
+    reference.set_defaults(call=_reference)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -46,6 +48,12 @@ def _check(options: argparse.Namespace) -> None:
         print(f"  {run}")
     for name, table in params.tables.items():
         print(f"{name}: {table.title} ({table.dataset}): {', '.join(table.rows.values())}")
+
+
+def _reference(options: argparse.Namespace) -> None:
+    from fdta.experiment.reference import reference
+
+    print(reference(), end="")
 
 
 def _show(options: argparse.Namespace) -> None:
