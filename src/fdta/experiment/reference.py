@@ -32,8 +32,8 @@ PARTS: dict[str, tuple[type, str]] = {
     "Rendered data": (RenderSettings, "The keys of `render` of a data set."),
     "Run": (
         Settings,
-        "The keys of `settings` of a benchmark, of `overrides` of a data set, and of a variant, each of which overrides "
-        "what stands before it. Keys may be nested or joined by points: `spatial.bins: 20`.",
+        "The keys of `settings` of a benchmark, of `overrides` of a data set, and of a variant; each overrides those "
+        "before it. Keys may be nested or joined by points: `spatial.bins: 20`.",
     ),
     "Table": (TableSettings, "The keys of `tables.NAME`."),
 }
