@@ -66,7 +66,7 @@ class DatasetSettings:
     """What the detector starts from: another data set of the benchmark, a checkpoint file (ours, or published: .pth),
     or null (from scratch)."""
     detector: str | None = None
-    """A checkpoint of ours to use as the detector, without training one; null: train it."""
+    """A checkpoint of this package to use as the detector, without training one; null: train it."""
     detector_class: Annotated[int, Field(ge=0)] = 1
     """The class to keep of a published `detector_start` that tells COCO's 91 apart: 1 is person, 15 bird."""
     test_split: Name = "test"
@@ -88,7 +88,7 @@ class TableSettings:
 
     title: str
     dataset: str
-    """The paper's data set (`DatasetSettings.counterpart`); of a table that the paper lacks, a data set of ours."""
+    """The paper's data set (`DatasetSettings.counterpart`); of a table that the paper lacks, one of our data sets."""
     rows: dict[str, str]
     """The paper's row label (paper.yaml) -> the variant or baseline that measures it here."""
     submissions: bool = False
