@@ -65,8 +65,8 @@ def _parsed(module: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     text = path.read_text()
     names: set[str] = set()
     docstrings: set[int] = set()
-    texts: set[int] = set()
-    waiting: list[ast.AST] = [ast.parse(text)]
+    tree = ast.parse(text)
+    waiting: list[ast.AST] = [tree]
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.Import):
@@ -74,23 +74,30 @@ def _parsed(module: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module)
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Constant | ast.JoinedStr):
-            if node.end_lineno != node.lineno:
-                texts.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             docstrings.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
         elif not _is_for_type_checkers(node):
-            for name in node._fields:
-                value = getattr(node, name, None)
-                if isinstance(value, list):
-                    waiting += [item for item in value if isinstance(item, ast.AST)]
-                elif isinstance(value, ast.AST):
-                    waiting.append(value)
+            for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+                inner = getattr(node, name, ())
+                waiting += inner if isinstance(inner, list) else ()
+    lines = text.splitlines()
+    quoted = any(
+        number not in docstrings and ('"""' in line or "'''" in line) for number, line in enumerate(lines, start=1)
+    )
     imported = tuple(name for name in sorted(names) if name.partition(".")[0] == PACKAGE.name and _path(name).is_file())
-    code = _code(text.splitlines(), docstrings, texts)
+    code = _code(lines, docstrings, _texts(tree) if quoted else set())
     neighbours = sorted(file for file in path.parent.iterdir() if file.suffix in SHIPPED)
     shipped = tuple(file.relative_to(PACKAGE).as_posix() for file in neighbours if f'"{file.name}"' in code)
     return code, imported, shipped
+
+
+def _texts(tree: ast.Module) -> set[int]:
+    """Numbers of the lines of strings of several lines."""
+    lines: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant | ast.JoinedStr) and node.end_lineno != node.lineno:
+            lines.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return lines
 
 
 def _is_for_type_checkers(node: ast.AST) -> bool:
