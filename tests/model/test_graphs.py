@@ -20,7 +20,7 @@ from fdta.model.fdta import FDTA
 from fdta.model.graphs import Graphed
 from fdta.model.inference import optimized
 from fdta.settings import read_settings
-from fdta.track.sequence import objects, watching
+from fdta.track.detect import graphed_detector, objects_of
 from fdta.track.tracker import OnlineTracker
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
@@ -214,7 +214,7 @@ def test_nothing_waits_for_the_device_before_the_transfer(meta: torch.device, dt
     tracker = OnlineTracker.from_model(whole, SETTINGS)
     state = torch.zeros(tracker._state().shape, dtype=torch.long, device=meta)
     with Transfers("meta") as transfers:
-        detected = (tensor[0] for tensor in objects(whole.detector(images)))
+        detected = (tensor[0] for tensor in objects_of(whole.detector(images)))
         found, features = tracker._look(4, state, *detected)
     assert found.shape == (4, 6 + 9)
     assert transfers.operations > 500
@@ -247,12 +247,12 @@ def test_captured_tracker_tracks_the_same(caplog: pytest.LogCaptureFixture) -> N
 
 
 def compare_by_turns(whole: FDTA, device: str) -> None:
-    detect = watching(whole.detector)
+    detect = graphed_detector(whole.detector)
     for turn in range(3):
         for size in ((64, 96), (80, 64)):
             torch.manual_seed(turn)
             images = torch.randn(1, 3, *size, device=device)
             with torch.inference_mode():
-                expected = objects(whole.detector(images))
+                expected = objects_of(whole.detector(images))
                 for mine, theirs in zip(detect(images), expected, strict=True):
                     torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)

@@ -44,7 +44,7 @@ from fdta.model.weights import to_published
 from fdta.settings import to_plain
 from fdta.synthetic.render import render_split
 from fdta.synthetic.settings import RenderSettings
-from fdta.track.run import load_tracker
+from fdta.track.weights import load_tracker
 
 ROOT = Path(__file__).parents[2]
 # As published in all that shapes do not tell: eight heads, 32 groups, frozen batch norm.

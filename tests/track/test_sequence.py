@@ -17,11 +17,11 @@ from fdta.model.detector import DetectorOutput
 from fdta.model.fdta import FDTA
 from fdta.model.settings import AssociationSettings, BackboneSettings, DetectorSettings, TemporalSettings
 from fdta.track.detections import read_detections
-from fdta.track.sequence import Part, track_sequence, track_split
+from fdta.track.pipeline import Tracker
+from fdta.track.run import Part, track_sequence, track_split
 from fdta.track.settings import TrackerSettings
 
 torch.set_num_threads(1)
-CPU = torch.device("cpu")
 SETTINGS = Settings(
     history=4,
     backbone=BackboneSettings(block="basic", norm="group", stem_width=8, widths=(8, 8, 8, 8), blocks=(1, 1, 1, 1)),
@@ -91,7 +91,7 @@ def test_results_are_in_pixels_of_the_original_image(
 ) -> None:
     model = Scripted()
     settings = dataclasses.replace(SETTINGS, tracker=TrackerSettings(short_side=short_side, long_side=96))
-    tracks, detections = track_sequence(model, sequence, settings, CPU, chunk=3)
+    tracks, detections = track_sequence(Tracker(model, settings), sequence, batch=3)
     assert model.detector.batches == [(3, 3, *size), (3, 3, *size), (1, 3, *size)]
     corners = 4 * np.arange(1, 8)
     tolerance = 0 if size == (48, 64) else 2
@@ -110,14 +110,15 @@ def test_results_are_in_pixels_of_the_original_image(
     assert [kind.dtype for kind in kinds] == [np.int32, np.float32, np.float32, np.float16]
 
 
-def test_chunks_do_not_change_the_result_of_a_model(sequence: Sequence) -> None:
+def test_batches_do_not_change_the_result_of_a_model(sequence: Sequence) -> None:
     torch.manual_seed(0)
     model = FDTA(SETTINGS).train()
     with torch.no_grad():  # detections of any score from 0 to 1
         model.detector.class_heads[0].weight *= 4
         model.detector.class_heads[0].bias.zero_()
-    one, one_detections = track_sequence(model, sequence, SETTINGS, CPU, chunk=1)
-    all_at_once, detections = track_sequence(model, sequence, SETTINGS, CPU, chunk=16)
+    tracker = Tracker(model, SETTINGS)
+    one, one_detections = track_sequence(tracker, sequence, batch=1)
+    all_at_once, detections = track_sequence(tracker, sequence, batch=16)
     assert not model.training
     assert len(one.frames) > 7 and len(one_detections.frames) > 7
     for a, b in zip(vars(one).values(), vars(all_at_once).values(), strict=True):
@@ -134,7 +135,7 @@ def test_a_sequence_without_objects_has_empty_files(tmp_path: Path, sequence: Se
         SETTINGS,
         tracker=TrackerSettings(short_side=48, long_side=96, detection_threshold=0.99, record_threshold=0.99),
     )
-    track_split(model, sequence.folder.parent, tmp_path / "tracks", tmp_path / "detections", settings, CPU)
+    track_split(Tracker(model, settings), sequence.folder.parent, tmp_path / "tracks", tmp_path / "detections")
     assert (tmp_path / "tracks" / "video.txt").read_text() == ""
     assert read_detections(tmp_path / "detections" / "video.npz").embeddings.shape == (0, 16)
 
@@ -144,7 +145,7 @@ def test_split_is_tracked_to_files_and_told_line_by_line(tmp_path: Path, caplog:
     write_sequence(tmp_path / "test" / "b", 2)
     tracks, detections = tmp_path / "tracks", tmp_path / "detections"
     with caplog.at_level(logging.INFO, "fdta"):
-        track_split(Scripted(), tmp_path / "test", tracks, detections, SETTINGS, CPU)
+        track_split(Tracker(Scripted(), SETTINGS), tmp_path / "test", tracks, detections)
     assert caplog.messages == ["a: 3 frames, 1 tracks", "b: 2 frames, 1 tracks"]
     assert read_boxes(tracks / "a.txt").boxes_xywh.tolist() == [[4, 12, 16, 12], [8, 12, 16, 12], [12, 12, 16, 12]]
     assert read_detections(detections / "b.npz").frames.tolist() == [1, 1, 2, 2]
@@ -166,7 +167,7 @@ def test_an_interrupted_run_resumes_with_the_next_sequence(tmp_path: Path, caplo
     def track(resume: bool = True) -> list[str]:
         caplog.clear()
         with caplog.at_level(logging.INFO, "fdta"):
-            track_split(Scripted(), tmp_path / "data/test", tracks, detections, SETTINGS, CPU, resume=resume)
+            track_split(Tracker(Scripted(), SETTINGS), tmp_path / "data/test", tracks, detections, resume=resume)
         return [message.partition(",")[0] for message in caplog.messages]
 
     assert track() == ["a: 2 frames", "b: 2 frames"]
@@ -191,7 +192,7 @@ def test_parts_give_what_one_run_gives(tmp_path: Path, caplog: pytest.LogCapture
         with caplog.at_level(logging.INFO, "fdta"):
             share = Part.parse(part) if part else None
             places = (folder / "tracks", folder / "detections")
-            track_split(Scripted(), tmp_path / "data/test", *places, SETTINGS, CPU, share, resume=True)
+            track_split(Tracker(Scripted(), SETTINGS), tmp_path / "data/test", *places, share, resume=True)
         return [message.partition(",")[0] for message in caplog.messages]
 
     track("whole")
@@ -215,6 +216,6 @@ def test_a_broken_image_is_named_and_leaves_no_file_of_its_sequence(tmp_path: Pa
     broken = tmp_path / "test" / "b" / "img1" / "00000010.png"
     broken.write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"00000010\.png"):
-        track_split(Scripted(), tmp_path / "test", tmp_path / "tracks", tmp_path / "detections", SETTINGS, CPU)
+        track_split(Tracker(Scripted(), SETTINGS), tmp_path / "test", tmp_path / "tracks", tmp_path / "detections")
     assert [path.name for path in (tmp_path / "tracks").iterdir()] == ["a.txt"]
     assert [path.name for path in (tmp_path / "detections").iterdir()] == ["a.npz"]

@@ -29,8 +29,8 @@ from fdta.model.checkpoint import save_model
 from fdta.model.fdta import FDTA
 from fdta.model.settings import AssociationSettings, BackboneSettings, DetectorSettings, TemporalSettings
 from fdta.track import source as sources
-from fdta.track.live import FrameTracks, Tracker
-from fdta.track.sequence import track_sequence
+from fdta.track.pipeline import FrameTracks, Tracker
+from fdta.track.run import track_sequence
 from fdta.track.settings import TrackerSettings
 from fdta.track.source import is_split, open_source, read_ahead
 from fdta.track.video import Annotator, VideoWriter, colour, track_video
@@ -126,8 +126,7 @@ def test_every_kind_of_input_is_tracked_as_the_sequence_is(weights, tmp_path):
     write_images(sequence / "img1", [f"{frame:06d}.png" for frame in range(1, 9)])
     info = "[Sequence]\nname=s\nimDir=img1\nframeRate=20\nseqLength=8\nimWidth=97\nimHeight=65\n"
     (sequence / "seqinfo.ini").write_text(info)
-    model = Tracker.from_checkpoint(weights)._model
-    tracks, _ = track_sequence(model, read_sequence(sequence), SETTINGS, torch.device("cpu"), chunk=1)
+    tracks, _ = track_sequence(Tracker.from_checkpoint(weights), read_sequence(sequence), batch=1)
     write_boxes(tmp_path / "expected.txt", tracks)
     assert len(tracks.frames) > 8
     for given in (sequence, sequence / "img1", sequence / "img1/%06d.png"):
@@ -190,15 +189,15 @@ def test_damaged_video_is_told_of(weights, clip, tmp_path, capsys):
 
 
 def test_ctrl_c_leaves_whole_files(weights, clip, tmp_path, monkeypatch, capsys):
-    update, calls = Tracker.update, []
+    track_images = Tracker.track
 
-    def interrupted(self, frame):
-        calls.append(frame)
-        if len(calls) == 5:
-            signal.raise_signal(signal.SIGINT)
-        return update(self, frame)
+    def interrupted(self, images):
+        for number, tracked in enumerate(track_images(self, images), start=1):
+            if number == 5:
+                signal.raise_signal(signal.SIGINT)
+            yield tracked
 
-    monkeypatch.setattr(Tracker, "update", interrupted)
+    monkeypatch.setattr(Tracker, "track", interrupted)
     before = signal.getsignal(signal.SIGINT)
     paths = [tmp_path / name for name in ("t.txt", "t.mp4", "t.jsonl")]
     options = ["--output", str(paths[0]), "--video", str(paths[1]), "--json", str(paths[2])]
@@ -216,11 +215,10 @@ def test_source_is_read_a_few_frames_ahead(weights, tmp_path, monkeypatch):
     tracker = Tracker.from_checkpoint(weights)
 
     class Removing:
-        device = CPU
-
-        def update(self, frame):
-            (tmp_path / "frames/9.png").unlink(missing_ok=True)
-            return tracker.update(frame)
+        def track(self, images):
+            for tracked in tracker.track(images):
+                (tmp_path / "frames/9.png").unlink(missing_ok=True)
+                yield tracked
 
     with pytest.raises(InputError, match=r"9\.png: no such file.*; 8 frames are in"):
         track_video(Removing(), source, tmp_path / "t.txt")

@@ -117,7 +117,7 @@ def execute_or_write(options: argparse.Namespace, job: jobs.Job, write: Callable
 
 def _code(job: jobs.Job) -> dict[str, str]:
     settings = getattr(job, "settings", None)
-    return dict(code_digests(job.entry, settings.unused_code() if settings else ()))
+    return dict(code_digests(job.entry, (*job.settled, *(settings.unused_code() if settings else ()))))
 
 
 def _device(compute: Compute) -> Any:
@@ -190,8 +190,7 @@ def _track(job: jobs.TrackJob, made: Making, compute: Compute) -> None:
 
 def _track_part(job: jobs.Job, root: Path, compute: Compute) -> None:
     """Track a share of the sequences into the place where the whole is made."""
-    from fdta.track.run import track_run
-    from fdta.track.sequence import Part
+    from fdta.track.run import Part, track_run
 
     if not isinstance(job, jobs.TrackJob):
         raise InputError(f"--part {compute.part}: only tracking can be shared")
@@ -240,7 +239,7 @@ def _speed(job: jobs.SpeedJob, made: Making, compute: Compute) -> None:
     from fdta.evaluate.speed import measure_inference
     from fdta.files import write_json
     from fdta.model.inference import optimized
-    from fdta.track.run import load_tracker
+    from fdta.track.weights import load_tracker
 
     device = _device(compute)
     model, settings, _ = load_tracker(made.root / "models" / job.run / "model.pt", device)
@@ -356,14 +355,14 @@ def _fit(job: jobs.TrainingJob, root: Path, folder: Path, made_of: str, device: 
         from fdta.train.detector import train_detector
 
         def scores_of_detector(detector: Any) -> Callable[[], dict[str, float]]:
-            return detector_validation(detector, job.settings, validated, device)
+            return detector_validation(detector, job.settings, validated)
 
         train_detector(job, root, folder, made_of, device, workers, scores_of_detector)
     elif isinstance(job, jobs.TrainJob):
         from fdta.train.tracker import train_tracker
 
         def scores_of_tracker(model: Any) -> Callable[[], dict[str, float]]:
-            return tracker_validation(model, job.settings, validated, device)
+            return tracker_validation(model, job.settings, validated)
 
         train_tracker(job, root, folder, made_of, device, workers, scores_of_tracker)
 

@@ -46,8 +46,8 @@ def _track(options: argparse.Namespace) -> None:
     from fdta.cli.run import execute_step
     from fdta.device import choose_device
     from fdta.model.inference import optimized, precision
-    from fdta.track.live import Tracker
-    from fdta.track.sequence import Part, track_split
+    from fdta.track.pipeline import Tracker
+    from fdta.track.run import Part, track_split
     from fdta.track.source import is_split, open_source
     from fdta.track.video import track_video
     from fdta.track.weights import load_run
@@ -73,7 +73,7 @@ def _track(options: argparse.Namespace) -> None:
         return
     source = None if split else open_source(options.input)
     model, settings, name = load_run(options.weights, options.root, device, options.params, options.benchmark)
-    model = optimized(model, dtype)
+    tracker = Tracker(optimized(model, dtype), settings)
     if source is None:
         folder = options.output or options.root / "tracks" / name / Path(options.input).name
         if (folder / RECORD).is_file():
@@ -82,7 +82,7 @@ def _track(options: argparse.Namespace) -> None:
         detections = (
             options.root / "detections" / name / folder.name if options.output is None else folder / "detections"
         )
-        track_split(model, Path(options.input), folder, detections, settings, device, part)
+        track_split(tracker, Path(options.input), folder, detections, part)
         print(f"tracks: {folder}")
         return
     tracks = options.output or options.root / "tracks" / name / f"{source.name}.txt"
@@ -90,7 +90,7 @@ def _track(options: argparse.Namespace) -> None:
     places = [path.resolve() for path in written]
     if len(set(places)) < len(places) or Path(options.input).resolve() in places:
         raise InputError(f"{options.input}: input and outputs must be different files; rename an output")
-    result = track_video(Tracker(model, settings), source, tracks, options.video, options.json, options.show_scores)
+    result = track_video(tracker, source, tracks, options.video, options.json, options.show_scores)
     print(f"{source.name}: {result.frames} frames, {result.identities} tracks: {', '.join(map(str, written))}")
     if result.stopped:
         raise KeyboardInterrupt

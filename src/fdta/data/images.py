@@ -56,7 +56,8 @@ def to_network(images: list[np.ndarray], size: tuple[int, int], device: torch.de
     """
     scale, shift = statistics(device)
     if device.type == "cuda":
-        resized = resize_on_device(_pinned(images).to(device, non_blocking=True), size)
+        arrived = torch.stack([_pinned(image).to(device, non_blocking=True) for image in images])
+        resized = resize_on_device(arrived, size)
         return resized.sub_(shift[:, None, None]).div_(scale[:, None, None])
     stacked = torch.from_numpy(np.stack([resize(image, *size) for image in images])).to(device)
     return stacked.float().sub_(shift).div_(scale).permute(0, 3, 1, 2)
@@ -71,16 +72,16 @@ def resize_on_device(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def pin(image: np.ndarray) -> np.ndarray:
-    """A copy of `image` in memory that a GPU reads while the CPU goes on; needs CUDA."""
-    return _pinned([image])[0].numpy()
+    """`image` in memory that a GPU reads while the CPU goes on; needs CUDA."""
+    return _pinned(image).numpy()
 
 
-def _pinned(images: list[np.ndarray]) -> Tensor:
-    """(n, H, W, 3) in pinned memory."""
-    if len(images) == 1 and images[0].flags.carray and (only := torch.from_numpy(images[0])).is_pinned():
-        return only[None]
-    pinned = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=True)
-    np.stack(images, out=pinned.numpy())
+def _pinned(image: np.ndarray) -> Tensor:
+    """`image` in pinned memory; copied unless it is there."""
+    if image.flags.carray and (tensor := torch.from_numpy(image)).is_pinned():
+        return tensor
+    pinned = torch.empty(image.shape, dtype=torch.uint8, pin_memory=True)
+    np.copyto(pinned.numpy(), image)
     return pinned
 
 

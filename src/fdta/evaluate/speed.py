@@ -33,8 +33,7 @@ from fdta.machine import machine
 from fdta.model.detector import DeformableDetector
 from fdta.model.fdta import FDTA
 from fdta.model.graphs import Graphed
-from fdta.track.sequence import objects as objects_of
-from fdta.track.sequence import watching
+from fdta.track.detect import graphed_detector, objects_of
 from fdta.track.source import open_source, read_ahead
 from fdta.track.tracker import IDScores, OnlineTracker, Tracks
 from fdta.train.optimizer import build_optimizer, clip_gradients
@@ -286,7 +285,7 @@ def _as_tracked(
 ) -> dict[str, Any]:
     """Milliseconds a frame over `repeats` passes of one tracker, after another pass."""
     clock, passes = _clock(device), []
-    detect, tracker = watching(model.detector), OnlineTracker.from_model(model, settings)
+    detect, tracker = graphed_detector(model.detector), OnlineTracker.from_model(model, settings)
     for _ in range(repeats + 1):
         seconds = 0.0
         for frame in range(1, frames + 1):
@@ -319,7 +318,7 @@ def measure_pipeline(
     """
     _at_least_one(repeats)
     clock, passes = _clock(device), []
-    detect, tracker = watching(model.detector), OnlineTracker.from_model(model, settings)
+    detect, tracker = graphed_detector(model.detector), OnlineTracker.from_model(model, settings)
     short, long = settings.tracker.short_side, settings.tracker.long_side
     seen = tracked = 0
     size = 0, 0

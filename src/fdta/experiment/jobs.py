@@ -31,6 +31,8 @@ class Job:
 
     entry: ClassVar[str]
     """Module whose code, with all that it imports, makes the result."""
+    settled: ClassVar[tuple[str, ...]] = ("fdta.experiment.params", "fdta.experiment.plan")
+    """Imported modules that do not count as this code, because the job contains what they decide."""
 
     kind: str
     code: str
@@ -246,6 +248,8 @@ class SubmissionJob(Job):
 @settings(kw_only=True)
 class DocumentJob(Job):
     """A step that shows results of many runs, with what it needs of params.yaml."""
+
+    settled: ClassVar[tuple[str, ...]] = ()
 
     document: dict[str, Any]
 

@@ -373,7 +373,7 @@ class Steps:
         if record not in self._steps:
             needs = tuple(needs)
             inputs = {path: step.job.record if step else None for path, step in needs}
-            job = kind(code=combined(code_digests(kind.entry, without)), inputs=inputs, **values)
+            job = kind(code=combined(code_digests(kind.entry, (*kind.settled, *without))), inputs=inputs, **values)
             made_by = tuple(dict.fromkeys(step for _, step in needs if step))
             self._steps[record] = Step(job, made_by)
         return self._steps[record]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
+from fdta.data.motchallenge import Boxes
 from fdta.errors import InputError
 from fdta.files import whole_file
+
+Rows = TypeVar("Rows", "Detections", Boxes)
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,11 @@ class Detections:
         """Those with a score above `threshold`."""
         keep = self.scores > threshold
         return Detections(self.frames[keep], self.boxes_xyxy[keep], self.scores[keep], self.embeddings[keep])
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """`parts`, of one or more frames each, as one."""
+    return type(parts[0])(*map(np.concatenate, zip(*(vars(part).values() for part in parts), strict=True)))
 
 
 def write_detections(path: Path, detections: Detections) -> None:

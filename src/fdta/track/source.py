@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +58,8 @@ def open_source(given: str) -> Source:
     path = Path(given)
     if path.is_dir():
         if _is_sequence(path):
-            return _open_sequence(read_sequence(path))
+            sequence = read_sequence(path)
+            return Source(sequence.name, sequence.rate, sequence.frames, sequence_images(sequence))
         paths = _folder_images(path)
         if not paths:
             raise InputError(
@@ -76,8 +77,8 @@ def open_source(given: str) -> Source:
     )
 
 
-def read_ahead(images: Images, device: torch.device) -> Images:
-    """The same `images`, each read by another thread while the one before is in use; closing it waits for that thread.
+def read_ahead(images: Iterator[np.ndarray], device: torch.device, count: int = 1) -> Images:
+    """The same `images`, up to `count` of which another thread reads while one is in use; closing waits for it.
 
     For a `device` of CUDA they lie in pinned memory, from where they reach it while the CPU goes on. `images` itself is
     left to be closed by its owner.
@@ -88,10 +89,15 @@ def read_ahead(images: Images, device: torch.device) -> Images:
         return image if image is None or device.type != "cuda" else pin(image)
 
     with ThreadPoolExecutor(max_workers=1) as reader:
-        coming = reader.submit(read)
-        while (image := coming.result()) is not None:
-            coming = reader.submit(read)
+        coming = deque(reader.submit(read) for _ in range(count))
+        while (image := coming.popleft().result()) is not None:
+            coming.append(reader.submit(read))
             yield image
+
+
+def sequence_images(sequence: Sequence, step: int = 1) -> Images:
+    """Every `step`-th image of `sequence`, from the first."""
+    return _decoded(sequence.image, range(1, sequence.frames + 1, step))
 
 
 def _is_sequence(path: Path) -> bool:
@@ -109,11 +115,6 @@ def _folder_images(folder: Path) -> list[Path]:
     return sorted(paths, key=by_number)
 
 
-def _open_sequence(sequence: Sequence) -> Source:
-    images = _decoded(sequence.image, range(1, sequence.frames + 1))
-    return Source(sequence.name, sequence.rate, sequence.frames, images)
-
-
 def _decoded(decode: Callable[[Key], np.ndarray], keys: Iterable[Key]) -> Images:
     """Images of `keys`, in order; as many are decoded at a time as torch has threads."""
     threads = torch.get_num_threads()
@@ -128,7 +129,7 @@ def _decoded(decode: Callable[[Key], np.ndarray], keys: Iterable[Key]) -> Images
 
 
 def _open_pattern(pattern: Path) -> Source:
-    before, digits, after = re.fullmatch(r"(.*?)%(\d*)d(.*)", pattern.name).groups()
+    before, digits, after = re.split(r"%(\d*)d", pattern.name, maxsplit=1)
     wanted = re.compile(rf"{re.escape(before)}(\d+){re.escape(after)}")
     found = [wanted.fullmatch(path.name) for path in pattern.parent.iterdir()] if pattern.parent.is_dir() else []
     numbers = sorted(int(match[1]) for match in found if match)

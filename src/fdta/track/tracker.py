@@ -1,6 +1,6 @@
 """The online tracker: detections of one frame after the other get identities (docs/model.md, Online tracker).
 
-It knows embeddings, scores and normalized boxes, no images; `fdta.track.sequence` feeds it from a detector.
+It knows embeddings, scores and normalized boxes, no images; `fdta.track.pipeline` feeds it from a detector.
 
 Decisions are made on the CPU. Where the embeddings are on another device, all that the CPU needs of a frame comes in
 one transfer: a fixed number of detections, more than there are objects as a rule, is shown to the ID decoder, those
@@ -113,14 +113,12 @@ class OnlineTracker:
         # Frame t (from 0) is in row t modulo `history - 1`.
         self._features = torch.zeros(history - 1, labels, width, device=device)
         self._missing = np.ones((history - 1, labels), dtype=bool)
-        self._frame = 0
-        self._queue = np.arange(labels)  # the labels, least recently used first
-        self._identities = np.zeros(labels, dtype=np.int64)
-        self._next_identity = 0
         if candidates is None:
             candidates = 0 if self._features.device.type == "cpu" else CANDIDATES
+        self._first_candidates = candidates
         self._graphs = graphs
-        self._look_at(candidates)
+        self._looks: dict[int, Graphed] = {}
+        self.reset()
 
     @classmethod
     def from_model(
@@ -130,6 +128,19 @@ class OnlineTracker:
         device = next(model.parameters()).device
         k, width = settings.association.labels, settings.detector.width
         return cls(cls.scores_of(model), k, width, settings.history, settings.tracker, device, candidates, graphs)
+
+    @torch.inference_mode()
+    def reset(self) -> None:
+        """Forget every track, for the next sequence; identities start at 0 again."""
+        # In place: CUDA graphs, which are kept, read this memory.
+        self._features.zero_()
+        self._missing[:] = True
+        self._frame = 0
+        self._queue = np.arange(self.labels)  # the labels, least recently used first
+        self._identities = np.zeros(self.labels, dtype=np.int64)
+        self._next_identity = 0
+        # A sequence has the same results whichever was tracked before it.
+        self._look_at(self._first_candidates)
 
     @staticmethod
     def scores_of(model: FDTA) -> IDScores:
@@ -194,7 +205,7 @@ class OnlineTracker:
         chosen = np.flatnonzero((score > self.settings.detection_threshold) & (box[:, 2:] > 0).all(axis=1))
         features = embeddings[self._on_device(chosen)]
         score, box = score[chosen], box[chosen]
-        alive = ~self._missing.all(axis=0)
+        alive = self._alive()
         rows = np.flatnonzero(alive)
         if not len(rows) or not len(chosen):
             return score, box, features, np.full(len(chosen), self.labels)
@@ -212,8 +223,10 @@ class OnlineTracker:
 
     def _look_at(self, candidates: int) -> None:
         """Look at so many detections from now on; 0: count the objects first."""
-        look = functools.partial(self._look, candidates)
-        self._candidates = Graphed(look, "association", enabled=self._graphs) if candidates else None
+        if candidates and candidates not in self._looks:
+            look = functools.partial(self._look, candidates)
+            self._looks[candidates] = Graphed(look, "association", enabled=self._graphs)
+        self._candidates = self._looks.get(candidates)
 
     def _guess_first(
         self, scores: Tensor, boxes_cxcywh: Tensor, embeddings: Tensor
@@ -221,6 +234,7 @@ class OnlineTracker:
         """As `_count_first`, with one transfer where there are not more objects than were guessed, and else two."""
         state = self._on_device(self._state())
         while True:
+            assert self._candidates is not None
             found, features = self._candidates(state, scores, boxes_cxcywh, embeddings)
             fetched = found.numpy(force=True)
             objects = int(fetched[0, 0]) if len(fetched) else 0
@@ -230,8 +244,12 @@ class OnlineTracker:
             fetched = fetched[:objects]
             labels = np.full(objects, self.labels)
             if objects:
-                labels = self._assigned(fetched[:, 6:], ~self._missing.all(axis=0))
+                labels = self._assigned(fetched[:, 6:], self._alive())
             return fetched[:, 1], fetched[:, 2:6], features, labels
+
+    def _alive(self) -> np.ndarray:
+        """(K,) bool: the labels that an object in the history has."""
+        return np.asarray(~self._missing.all(axis=0))
 
     def _assigned(self, probabilities: np.ndarray, alive: np.ndarray) -> np.ndarray:
         return self._assign(probabilities, np.append(alive, False), self.settings.id_threshold)

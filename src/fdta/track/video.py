@@ -17,12 +17,11 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from fdta.boxes import xyxy_to_xywh
-from fdta.data.motchallenge import Boxes, box_lines
+from fdta.data.motchallenge import box_lines
 from fdta.errors import InputError
 from fdta.files import whole_file
-from fdta.track.live import FrameTracks, Tracker
-from fdta.track.source import Source, read_ahead
+from fdta.track.pipeline import FrameTracks, Tracker
+from fdta.track.source import Source
 
 TRAIL = 30
 """Frames that a trail is long."""
@@ -60,9 +59,8 @@ def track_video(
         InputError: the source breaks; if not at its first frame, what was tracked before is in the files.
     """
     with ExitStack() as stack:
-        images = stack.enter_context(closing(source.images))
-        images = stack.enter_context(closing(read_ahead(images, tracker.device)))
-        images, broken = _up_to_defect(images)
+        images, broken = _up_to_defect(stack.enter_context(closing(source.images)))
+        tracked = stack.enter_context(closing(tracker.track(images)))
         interrupted = stack.enter_context(_interruptible())
         text_file = stack.enter_context(stack.enter_context(whole_file(tracks)).open("w"))
         line_file = stack.enter_context(stack.enter_context(whole_file(lines)).open("w")) if lines else None
@@ -70,11 +68,10 @@ def track_video(
         annotated: AnnotatedVideo | None = None
         frame, identities = 0, 0
         # None: only on a terminal.
-        for image in tqdm(images, total=source.length, unit="frame", desc=source.name, disable=None):
-            found = tracker.update(image)
-            frame += 1
+        bar = tqdm(tracked, total=source.length, unit="frame", desc=source.name, disable=None)
+        for frame, (image, found, _) in enumerate(bar, start=1):
             identities = max([identities, *(found.identities + 1).tolist()])
-            text_file.writelines(box_lines(_boxes(frame, found)))
+            text_file.writelines(box_lines(found.to_boxes(frame)))
             if line_file:
                 line_file.write(_line(frame, found))
             if video_path:
@@ -86,7 +83,7 @@ def track_video(
                 break
         if not frame:
             raise broken[0]
-    if broken:
+    if broken and not interrupted:
         raise InputError(f"{broken[0]}; {frame} frames are in {tracks}")
     return Tracked(frame, identities, bool(interrupted))
 
@@ -221,10 +218,6 @@ def _interruptible() -> Iterator[list[int]]:
         yield signals
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _boxes(frame: int, tracks: FrameTracks) -> Boxes:
-    return Boxes(np.full(len(tracks), frame), tracks.identities, xyxy_to_xywh(tracks.boxes_xyxy), tracks.scores)
 
 
 def _line(frame: int, tracks: FrameTracks) -> str:

@@ -7,12 +7,33 @@ from pathlib import Path
 
 import torch
 
+from fdta.errors import InputError
 from fdta.experiment.params import Experiment
 from fdta.experiment.plan import model_path
 from fdta.experiment.settings import Settings
+from fdta.model import checkpoint
 from fdta.model.fdta import FDTA
 from fdta.names import Run
-from fdta.track.run import load_tracker
+from fdta.settings import read_settings
+
+
+def load_tracker(path: Path, device: torch.device) -> tuple[FDTA, Settings, str]:
+    """Model, settings and name of the run in the checkpoint `path`.
+
+    Args:
+        path: a checkpoint of this package.
+        device: where the model goes.
+
+    Raises:
+        InputError: no such checkpoint, or it cannot track.
+    """
+    state = checkpoint.load(path)
+    if "run" not in state or state["run"].endswith("/detector"):
+        raise InputError(f"{path}: a detector alone cannot track; give a run such as dance/full/seed-0")
+    settings = read_settings(Settings, state["settings"], "settings", path)
+    model = FDTA(settings)
+    checkpoint.fill(model, state["model"], path)
+    return model.to(device).eval(), settings, state["run"]
 
 
 def load_run(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from fdta.boxes import xywh_to_cxcywh
@@ -19,36 +19,39 @@ from fdta.evaluate.score import COMBINED, score
 from fdta.experiment.settings import Settings
 from fdta.model.detector import DeformableDetector
 from fdta.model.fdta import FDTA
-from fdta.track.sequence import read_images, track_sequence
+from fdta.track.detect import BATCH, ImageDetector
+from fdta.track.pipeline import Tracker
+from fdta.track.run import track_sequence
+from fdta.track.source import sequence_images
+
+EVERY = 4
+"""A detector is validated on every so many frames."""
 
 
 def detector_validation(
-    detector: DeformableDetector, settings: Settings, folder: Path, device: torch.device
+    detector: DeformableDetector, settings: Settings, folder: Path
 ) -> Callable[[], dict[str, float]]:
     """AP50 on the first sequences of `folder`, every fourth frame."""
 
-    @torch.inference_mode()
     def validate() -> dict[str, float]:
         scores, boxes, truth = [], [], []
+        find = ImageDetector(detector, settings.validation)
         for sequence in read_split(folder)[: settings.detector_training.validate_sequences]:
             rows = sequence.ground_truth()
             scale = torch.tensor([sequence.width, sequence.height] * 2, dtype=torch.float32)
-            for frames in np.array_split(np.arange(1, sequence.frames + 1, 4), -(-sequence.frames // 32)):
-                images = read_images(sequence, frames, settings.validation).to(device)
-                output = detector(images, torch.zeros_like(images[:, 0], dtype=torch.bool))
-                scores += list(output.logits.sigmoid().amax(-1).cpu())
-                boxes += list(output.boxes_cxcywh.cpu())
-                for frame in frames:
-                    box = torch.from_numpy(rows.boxes_xywh[rows.frames == frame]).float()
-                    truth.append(xywh_to_cxcywh(box) / scale)
+            with closing(sequence_images(sequence, EVERY)) as images, closing(find.batches(images, BATCH)) as batches:
+                for _, _, objects in batches:
+                    scores += list(objects.scores.cpu())
+                    boxes += list(objects.boxes_cxcywh.cpu())
+            for frame in range(1, sequence.frames + 1, EVERY):
+                box = torch.from_numpy(rows.boxes_xywh[rows.frames == frame]).float()
+                truth.append(xywh_to_cxcywh(box) / scale)
         return {"AP50": average_precision(scores, boxes, truth)}
 
     return validate
 
 
-def tracker_validation(
-    model: FDTA, settings: Settings, folder: Path, device: torch.device
-) -> Callable[[], dict[str, float]]:
+def tracker_validation(model: FDTA, settings: Settings, folder: Path) -> Callable[[], dict[str, float]]:
     """Tracking scores on the first sequences of `folder`.
 
     Raises:
@@ -61,9 +64,10 @@ def tracker_validation(
 
     def validate() -> dict[str, float]:
         sequences = read_split(folder)[: settings.training.validate_sequences]
+        tracker = Tracker(model, replace(settings, tracker=settings.validation))
         with tempfile.TemporaryDirectory() as temporary:
             for sequence in sequences:
-                tracks, _ = track_sequence(model, sequence, replace(settings, tracker=settings.validation), device)
+                tracks, _ = track_sequence(tracker, sequence)
                 write_boxes(Path(temporary) / f"{sequence.name}.txt", tracks)
             combined = score(folder, Path(temporary), [sequence.name for sequence in sequences])[COMBINED]
         return {name: combined[name] for name in ("HOTA", "DetA", "AssA", "MOTA", "IDF1")}

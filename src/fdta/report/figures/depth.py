@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fdta.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from fdta.data.images import resized_size, to_network
 from fdta.data.motchallenge import Sequence, read_split
 from fdta.depth.bins import bin_index
 from fdta.experiment.params import Experiment
@@ -31,8 +32,7 @@ from fdta.report.figures.style import (
     say_in,
     show_image,
 )
-from fdta.track.run import load_tracker
-from fdta.track.sequence import read_images
+from fdta.track.weights import load_tracker
 
 ROWS = 3
 """Rows of a figure: of each data set as many sequences as fit, at least one."""
@@ -197,8 +197,9 @@ def _load(params: Experiment, root: Path, dataset: str) -> tuple[FDTA, Settings]
 
 @torch.inference_mode()
 def _detect(model: FDTA, settings: Settings, sequence: Sequence, frame: int) -> DetectorOutput:
-    images = read_images(sequence, np.array([frame]), settings.tracker)
-    return model.detector(images, torch.zeros_like(images[:, 0], dtype=torch.bool))
+    tracker = settings.tracker
+    size = resized_size(sequence.width, sequence.height, tracker.short_side, tracker.long_side)
+    return model.detector(to_network([sequence.image(frame)], size, torch.device("cpu")))
 
 
 def _expected_depth(output: DetectorOutput) -> Tensor:

@@ -17,7 +17,7 @@ from fdta.names import Run
 from fdta.report.figures.attention import attention_weights
 from fdta.report.figures.observed import read_tracked
 from fdta.report.figures.style import MAP, Drawing, listed, new_figure, nothing_to_show, row_label, say_in
-from fdta.track.run import load_tracker
+from fdta.track.weights import load_tracker
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

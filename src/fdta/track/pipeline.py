@@ -1,21 +1,24 @@
-"""Tracking image by image: `fdta.Tracker`."""
+"""From the images of a video to tracks: `fdta.Tracker`."""
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
 
-from fdta.boxes import cxcywh_to_xyxy
-from fdta.data.images import resized_size, to_network
+from fdta.boxes import cxcywh_to_xyxy, xyxy_to_xywh
+from fdta.data.motchallenge import Boxes
 from fdta.errors import InputError
 from fdta.experiment.settings import Settings
 from fdta.model.fdta import FDTA
 from fdta.model.inference import optimized, precision
-from fdta.track.sequence import watching
+from fdta.track.detect import ImageDetector, Objects
+from fdta.track.detections import Detections
 from fdta.track.tracker import OnlineTracker
 from fdta.track.weights import load_run
 
@@ -37,6 +40,11 @@ class FrameTracks:
     def __len__(self) -> int:
         return len(self.identities)
 
+    def to_boxes(self, frame: int) -> Boxes:
+        """As rows of a track file, of the frame with the number `frame`."""
+        frames, scores = np.full(len(self), frame), self.scores.astype(np.float64)
+        return Boxes(frames, self.identities, xyxy_to_xywh(self.boxes_xyxy), scores)
+
     def to_supervision(self) -> supervision.Detections:
         """As `supervision.Detections`: xyxy, confidence and tracker_id.
 
@@ -48,6 +56,15 @@ class FrameTracks:
         return supervision.Detections(xyxy=self.boxes_xyxy, confidence=self.scores, tracker_id=self.identities)
 
 
+class TrackedImage(NamedTuple):
+    """What `Tracker.track` yields for one image."""
+
+    image: np.ndarray
+    tracks: FrameTracks
+    detections: Detections | None
+    """All above the record threshold; None if they are not asked for."""
+
+
 class Tracker:
     """Detector and online tracker for one video; `reset` starts the next."""
 
@@ -55,14 +72,13 @@ class Tracker:
         """Before the first image.
 
         Args:
-            model: its device is where everything is computed; put into evaluation mode. Its weights stay as they are:
+            model: its device is where everything is computed; put into evaluation mode. Its weights must not change:
                 on CUDA, graphs read them.
             settings: of the model.
         """
-        self._model = model.eval()
-        self._settings = settings
-        self._detect = watching(self._model.detector)
-        self.reset()
+        model.eval()
+        self._detector = ImageDetector(model.detector, settings.tracker)
+        self._tracker = OnlineTracker.from_model(model, settings)
 
     @classmethod
     def from_checkpoint(
@@ -94,13 +110,12 @@ class Tracker:
     @property
     def device(self) -> torch.device:
         """Where everything is computed."""
-        return next(self._model.parameters()).device
+        return self._detector.device
 
     def reset(self) -> None:
-        """Forget every track; identities start at 0 again."""
-        self._tracker = OnlineTracker.from_model(self._model, self._settings)
+        """Forget every track; identities start at 0 again. CUDA graphs are kept."""
+        self._tracker.reset()
 
-    @torch.inference_mode()
     def update(self, frame: np.ndarray, channels: Literal["RGB", "BGR"] = "RGB") -> FrameTracks:
         """Track the objects of the next image of the video.
 
@@ -119,10 +134,35 @@ class Tracker:
         height, width = frame.shape[:2]
         if not height or not width:
             raise InputError(f"frame: {width} x {height} pixels, it is empty; give an image")
-        settings = self._settings.tracker
-        size = resized_size(width, height, settings.short_side, settings.long_side)
-        images = to_network([frame if channels == "RGB" else frame[..., ::-1]], size, self.device)
-        found = self._tracker.update(*(tensor[0] for tensor in self._detect(images)))
-        order = np.argsort(found.identities)
-        boxes_xyxy = cxcywh_to_xyxy(found.boxes_cxcywh[order].astype(np.float64)) * np.array([width, height] * 2)
-        return FrameTracks(boxes_xyxy, found.identities[order], found.scores[order])
+        image = frame if channels == "RGB" else frame[..., ::-1]
+        (found,) = self._track([image], self._detector([image]))
+        return found
+
+    def track(
+        self, images: Iterator[np.ndarray], batch: int = 1, record: bool = False
+    ) -> Generator[TrackedImage, None, None]:
+        """Track the objects of the next images of the video, one result per image.
+
+        Another thread reads `batch` images ahead. Closing the generator waits for that thread, but does not close
+        `images`.
+
+        Args:
+            images: (H, W, 3) uint8 RGB, all of one size.
+            batch: images that go through the detector at once. Results do not depend on it (but for rounding).
+            record: also yield the detections; their frames are counted from 1 in `images`.
+        """
+        with closing(self._detector.batches(images, batch)) as batches:
+            for first, taken, objects in batches:
+                recorded = self._detector.recorded(objects, taken[0].shape, first) if record else [None] * len(taken)
+                yield from map(TrackedImage, taken, self._track(taken, objects), recorded)
+
+    def _track(self, images: list[np.ndarray], objects: Objects) -> list[FrameTracks]:
+        """Tracks of `images`, in which the detector found `objects`."""
+        scale = np.array(images[0].shape[1::-1] * 2)
+        tracked = []
+        for one in zip(*objects, strict=True):
+            found = self._tracker.update(*one)
+            order = np.argsort(found.identities)
+            boxes_xyxy = cxcywh_to_xyxy(found.boxes_cxcywh[order].astype(np.float64)) * scale
+            tracked.append(FrameTracks(boxes_xyxy, found.identities[order], found.scores[order]))
+        return tracked
