@@ -10,42 +10,17 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_settings import tiny_settings
 
 from fdta.cli import main
 from fdta.data.motchallenge import Sequence, read_sequence
 from fdta.errors import InputError
-from fdta.evaluate.speed import (
-    TrainingSteps,
-    _as_tracked,
-    drawn_frames,
-    measure_inference,
-    measure_pipeline,
-    measure_training,
-)
-from fdta.experiment.settings import Settings
+from fdta.evaluate.speed import _as_tracked, measure_inference, measure_pipeline
+from fdta.evaluate.timing import drawn_frames
 from fdta.model.fdta import FDTA
-from fdta.settings import read_settings
 
 CPU = torch.device("cpu")
 COMPONENTS = ("detr", "sa", "ta", "id-prediction", "other")
-
-
-def tiny_settings(**overrides: dict[str, object]) -> Settings:
-    tiny: dict[str, dict[str, object] | int] = {
-        "history": 4,
-        "backbone": {"block": "basic", "norm": "group", "stem_width": 16, "widths": [16] * 4, "blocks": [1] * 4},
-        "detector": {"width": 16, "heads": 2, "encoder_layers": 1, "decoder_layers": 2, "feedforward": 16}
-        | {"queries": 6, "norm_groups": 4},
-        "spatial": {"bins": 5, "feedforward": 16},
-        "temporal": {"layers": 1, "heads": 2, "feedforward": 16},
-        "association": {"labels": 8, "label_width": 16, "layers": 1, "heads": 2},
-        # Every query is an object.
-        "tracker": {"short_side": 64, "long_side": 96, "detection_threshold": 0, "newborn_threshold": 0}
-        | {"record_threshold": 0},
-    }
-    for name, values in overrides.items():
-        tiny[name] = {**tiny.get(name, {}), **values}
-    return read_settings(Settings, tiny, "", "test")
 
 
 @pytest.fixture(autouse=True)
@@ -167,14 +142,6 @@ def test_drawn_frames_with_a_number_of_objects() -> None:
     assert not frames.folder.exists()
 
 
-def test_a_training_step() -> None:
-    settings = tiny_settings(training={"gradient_frames": 1, "no_gradient_chunk": 2})
-    measured = measure_training(TrainingSteps(settings, 3, (64, 96), 2, CPU), repeats=1)
-    assert (measured["frames"], measured["gradient_frames"], measured["objects"]) == (3, 1, 2)
-    assert measured["ours"]["milliseconds"] > 0 and measured["ours"]["peak_mebibytes"] > 10
-    assert "published" not in measured
-
-
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -192,7 +159,6 @@ def test_a_training_step() -> None:
         ("train --benchmark smoke", "--run"),
         ("train --dtype float16 --device cpu", "float16"),
         ("infer --dtype float16 --device cpu", "float16"),
-        ("infer --size 64 64 --reference nowhere --objects 2", "nowhere"),
     ],
 )
 def test_bench_refuses(arguments: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,10 +88,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for action in (infer, pipeline, train):
         action.add_argument("--repeats", type=int, default=3, metavar="N", help="how often it is measured")
         action.set_defaults(drawn_size=(800, 1422), drawn_objects=50)
-    for action in (infer, train):
-        action.add_argument(
-            "--reference", type=Path, metavar="FOLDER", help="checkout of the published code, to compare with"
-        )
     load.set_defaults(drawn_size=(1080, 1920), drawn_objects=20)
     infer.set_defaults(call=_infer)
     train.set_defaults(call=_train)
@@ -101,56 +97,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _infer(options: argparse.Namespace) -> None:
     from fdta.data.motchallenge import read_sequence, read_split
-    from fdta.evaluate.reference import Reference
-    from fdta.evaluate.speed import FRAMES, compare_inference, drawn_frames, measure_inference
+    from fdta.evaluate.speed import FRAMES, measure_inference
+    from fdta.evaluate.timing import drawn_frames
     from fdta.model.inference import optimized
 
     device, dtype, model, settings = _tracking(options)
     kind = {"dtype": options.dtype, "device": str(device)}
     ours = optimized(model, dtype)
     if options.folder is not None:
-        if options.reference is not None:
-            raise InputError("--reference compares on drawn frames; give no folder with it")
         alone = (options.folder / "seqinfo.ini").is_file()
         sequence = read_sequence(options.folder) if alone else read_split(options.folder)[0]
         frames = options.frames or FRAMES
         measured = measure_inference(ours, sequence, settings, device, options.repeats, None, frames) | kind
-    elif options.reference is not None:
-        reference = Reference(options.reference, model)
-        shape = tuple(options.size), settings.history, options.objects
-        _tell_comparison(compare_inference(ours, reference, *shape, options.repeats) | kind, options.output)
-        return
     else:
-        with drawn_frames(tuple(options.size), options.frames or DRAWN_FRAMES) as frames:
-            given = options.repeats, options.objects, frames.frames
-            measured = measure_inference(ours, frames, settings, device, *given) | kind
+        with drawn_frames(tuple(options.size), options.frames or DRAWN_FRAMES) as sequence:
+            given = options.repeats, options.objects, sequence.frames
+            measured = measure_inference(ours, sequence, settings, device, *given) | kind
     _tell_components(measured, options.output)
 
 
 def _pipeline(options: argparse.Namespace) -> None:
-    from fdta.evaluate.speed import FRAMES, drawn_frames, measure_pipeline
+    from fdta.evaluate.speed import FRAMES, measure_pipeline
+    from fdta.evaluate.timing import drawn_frames
     from fdta.model.inference import optimized
 
     device, dtype, model, settings = _tracking(options)
-    drawn = nullcontext()
+    drawn: AbstractContextManager[Any] = nullcontext()
     if options.folder is None:
         drawn = drawn_frames(tuple(options.size), options.frames or DRAWN_FRAMES)
-    with drawn as frames:
-        video = options.folder or str(frames.folder)
+    with drawn as sequence:
+        video = options.folder or str(sequence.folder)
         given = options.repeats, options.objects, options.frames or FRAMES
         measured = measure_pipeline(optimized(model, dtype), settings, device, video, *given)
     measured |= {"dtype": options.dtype, "device": str(device)}
-    _write(measured, options.output)
+    write(measured, options.output)
     width, height = measured["image"]
-    print(f"from file to tracks: {width} x {height}, {measured['objects']:.1f} objects, {_where(measured)}")
-    _print_table("", MEDIAN, {"milliseconds a frame": (measured["milliseconds"], *measured["spread"])})
+    print(f"from file to tracks: {width} x {height}, {measured['objects']:.1f} objects, {where(measured)}")
+    print_table("", MEDIAN, {"milliseconds a frame": (measured["milliseconds"], *measured["spread"])})
     print(f"{1000 / measured['milliseconds']:.1f} frames a second; peak memory {_memory(measured)}")
 
 
 def _tracking(options: argparse.Namespace) -> tuple[torch.device, torch.dtype, FDTA, Settings]:
     """Device, precision, model and settings: of the run given, or drawn."""
     from fdta.device import choose_device
-    from fdta.evaluate.speed import drawn_model, settings_of_size
+    from fdta.evaluate.speed import settings_of_size
+    from fdta.evaluate.timing import drawn_model
     from fdta.experiment.settings import Settings
     from fdta.model.inference import precision
     from fdta.track.weights import load_run
@@ -174,11 +165,11 @@ def _tracking(options: argparse.Namespace) -> tuple[torch.device, torch.dtype, F
 
 def _train(options: argparse.Namespace) -> None:
     from fdta.device import choose_device
-    from fdta.evaluate.speed import TrainingSteps, measure_training
     from fdta.experiment.params import Experiment
     from fdta.experiment.settings import Settings
     from fdta.model.inference import precision
     from fdta.names import Run
+    from fdta.train.speed import measure_training
 
     _check(options)
     device = choose_device(options.device, options.threads)
@@ -201,28 +192,25 @@ def _train(options: argparse.Namespace) -> None:
     for name in (dtype, alone):
         precision(name, device)
     settings = replace(settings, training=replace(training, precision=dtype, no_gradient_precision=alone))
-    steps = TrainingSteps(settings, frames, tuple(options.size), options.objects, device)
-    measured = measure_training(steps, options.repeats, options.reference)
+    measured = measure_training(settings, frames, tuple(options.size), options.objects, device, options.repeats)
     measured |= {"dtype": dtype, "no_gradient_dtype": alone, "device": str(device)}
-    _write(measured, options.output)
+    write(measured, options.output)
     height, width = measured["size"]
     print(
         f"a step on one clip of {frames} frames of {width} x {height}, {training.gradient_frames} of them with "
-        f"gradient, {options.objects} objects; {_where(measured)}; without gradient {alone}"
+        f"gradient, {options.objects} objects; {where(measured)}; without gradient {alone}"
     )
-    codes = [("this code", measured["ours"]), ("published code", measured.get("published"))]
-    rows = {name: (of["milliseconds"], *of["spread"], of["peak_mebibytes"]) for name, of in codes if of is not None}
-    _print_table("milliseconds a step", MEDIAN | {"peak memory (MiB)": "mebibytes"}, rows)
-    if "ratio" in measured:
-        _tell_ratios(measured["ratio"])
+    ours = measured["ours"]
+    rows = {"this code": (ours["milliseconds"], *ours["spread"], ours["peak_mebibytes"])}
+    print_table("milliseconds a step", MEDIAN | {"peak memory (MiB)": "mebibytes"}, rows)
 
 
 def _load(options: argparse.Namespace) -> None:
     from fdta.device import choose_device
-    from fdta.evaluate.loading import drawn_data, measure_loading
     from fdta.experiment.params import Experiment
     from fdta.experiment.settings import Settings
     from fdta.names import Run
+    from fdta.train.loading import drawn_data, measure_loading
 
     _check(options)
     device = choose_device(options.device, options.threads)
@@ -230,7 +218,7 @@ def _load(options: argparse.Namespace) -> None:
         _without_run(options, "--run")
         settings = Settings()
         _draw(options, min(settings.association.labels, settings.detector.queries))
-        data = drawn_data(settings, tuple(options.size), options.objects)
+        data: AbstractContextManager[Path] = drawn_data(settings, tuple(options.size), options.objects)
     else:
         _refuse(options, "with --run", "size", "objects")
         run = Run.parse(options.run)
@@ -239,7 +227,7 @@ def _load(options: argparse.Namespace) -> None:
     with data as folder:
         measured = measure_loading(folder, settings, device, options.workers, options.clips, options.step)
     measured |= {"device": str(device)}
-    _write(measured, options.output)
+    write(measured, options.output)
     width, height = measured["image"]
     frames, rates = measured["clip"]["frames"], measured["clips_a_second"]
     print(f"clips of {frames} frames of {width} x {height} as the training reads them; {measured['machine']}")
@@ -247,7 +235,7 @@ def _load(options: argparse.Namespace) -> None:
     rows: dict[str, tuple[float, ...]] = {
         parts.get(name, name): (value,) for name, value in measured["milliseconds"].items()
     }
-    _print_table("milliseconds a frame, one thread", {"mean": "milliseconds"}, rows)
+    print_table("milliseconds a frame, one thread", {"mean": "milliseconds"}, rows)
     print(f"besides, normalizing on {device}: {_text(measured['apart']['normalize'])}")
     smallest, largest = map(_text, measured["clip"]["spread"])
     print(f"a clip: {_text(measured['clip']['milliseconds'])} milliseconds ({smallest} to {largest})")
@@ -263,16 +251,16 @@ def _load(options: argparse.Namespace) -> None:
 
 
 def _tell_components(measured: dict[str, Any], output: Path | None) -> None:
-    _write(measured, output)
+    write(measured, output)
     width, height = measured["image"]
-    print(f"tracking {measured['sequence']}: {width} x {height}, {measured['objects']:.1f} objects, {_where(measured)}")
+    print(f"tracking {measured['sequence']}: {width} x {height}, {measured['objects']:.1f} objects, {where(measured)}")
     total = measured["milliseconds"]["total"]
     rows = {
         name: (measured["milliseconds"][key], *measured["spread"][key], 100 * measured["milliseconds"][key] / total)
         for key, name in (COMPONENTS | {"total": "total"}).items()
     }
     columns = {f"median of {len(measured['passes'])}": "milliseconds", **SPREAD, "%": "percent"}
-    _print_table("milliseconds a frame", columns, rows)
+    print_table("milliseconds a frame", columns, rows)
     apart = measured["apart"]
     print(f"in 'other': resizing, normalizing and moving the image {_text(apart['preprocessing'])}")
     print(f"in 'ID prediction': the tracker without networks {_text(apart['bookkeeping'])}")
@@ -282,34 +270,8 @@ def _tell_components(measured: dict[str, Any], output: Path | None) -> None:
     print(f"{1000 / total:.1f} frames a second; peak memory {_memory(measured)}")
 
 
-def _tell_comparison(measured: dict[str, Any], output: Path | None) -> None:
-    _write(measured, output)
-    height, width = measured["size"]
-    print(
-        f"one image of {width} x {height}, {measured['objects']} objects, {measured['history'] - 1} remembered frames, "
-        f"{_where(measured)}"
-    )
-    for part, name in (("detector", "detector"), ("association", "adapter and ID decoder")):
-        found = measured[part]
-        codes = (("this code", found["ours"]), ("published code", found["published"]))
-        rows = {code: (of["milliseconds"], *of["spread"]) for code, of in codes}
-        _print_table(f"{name}, milliseconds", MEDIAN, rows)
-        _tell_ratios(found["ratio"])
-        differences = ", ".join(f"{output} {value:.2g}" for output, value in found["differences"].items())
-        print(f"largest differences, in standard deviations: {differences}\n")
-
-
-def _tell_ratios(ratio: dict[str, float]) -> None:
-    told = {
-        "median": "by the medians",
-        "smallest": "by the smallest",
-        "processor": "by the processor's time",
-        "memory": "peak memory",
-    }
-    print("published / this: " + ", ".join(f"{ratio[key]:.3g} {name}" for key, name in told.items() if key in ratio))
-
-
-def _where(measured: dict[str, Any]) -> str:
+def where(measured: dict[str, Any]) -> str:
+    """Numbers, device, threads and machine of a measurement."""
     threads = measured["threads"]
     return f"{measured['dtype']} on {measured['device']}, {threads} thread{'s' * (threads != 1)}; {measured['machine']}"
 
@@ -326,7 +288,7 @@ def _text(milliseconds: float) -> str:
     return METRICS["milliseconds"].text(milliseconds)
 
 
-def _print_table(title: str, columns: dict[str, str], rows: dict[str, tuple[float, ...]]) -> None:
+def print_table(title: str, columns: dict[str, str], rows: dict[str, tuple[float, ...]]) -> None:
     """Print a table of numbers.
 
     Args:
@@ -343,7 +305,8 @@ def _print_table(title: str, columns: dict[str, str], rows: dict[str, tuple[floa
     print(console_text(Table((Column(title, text=True), *map(Column, columns)), {"": lines})))
 
 
-def _write(measured: dict[str, Any], output: Path | None) -> None:
+def write(measured: dict[str, Any], output: Path | None) -> None:
+    """Write a measurement to the file `output`, if any."""
     from fdta.files import write_json
 
     if output is not None:

@@ -11,9 +11,9 @@ from fdta.cli import main
 from fdta.data import images, motchallenge
 from fdta.data.motchallenge import read_split
 from fdta.errors import InputError
-from fdta.evaluate.loading import PARTS, drawn_data, measure_loading
 from fdta.experiment.settings import Settings
 from fdta.settings import read_settings
+from fdta.train.loading import PARTS, drawn_data, measure_loading
 
 CPU = torch.device("cpu")
 

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers.tiny_settings import tiny_settings
+
+from fdta.errors import InputError
+from fdta.train.speed import drawn_clip, measure_training
+
+CPU = torch.device("cpu")
+
+
+def test_a_training_step() -> None:
+    settings = tiny_settings(training={"gradient_frames": 1, "no_gradient_chunk": 2})
+    measured = measure_training(settings, 3, (64, 96), 2, CPU, repeats=2)
+    assert (measured["frames"], measured["gradient_frames"], measured["objects"]) == (3, 1, 2)
+    smallest, largest = measured["ours"]["spread"]
+    assert 0 < smallest <= measured["ours"]["milliseconds"] <= largest
+    assert measured["ours"]["peak_mebibytes"] > 10
+    with pytest.raises(InputError, match="--repeats 0"):
+        measure_training(settings, 3, (64, 96), 2, CPU, repeats=0)
+
+
+def test_the_drawn_clip_is_always_the_same() -> None:
+    one, other = drawn_clip(2, (8, 8), 3, CPU), drawn_clip(2, (8, 8), 3, CPU)
+    assert torch.equal(one.images, other.images) and torch.equal(
+        one.targets[1].boxes_cxcywh, other.targets[1].boxes_cxcywh
+    )
+    assert len(one.targets) == 2 and one.targets[0].identities.tolist() == [0, 1, 2]
