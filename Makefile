@@ -1,7 +1,8 @@
 # make tables   every table of the paper, on the rendered benchmark (about 50 minutes on two cores)
 # make report   the tables and figures on one page, results/report.html
 # make smoke    the same workflow cut down to two minutes, in the folder smoke; its numbers mean nothing
-# make test     style and tests, the smoke workflow among them
+# make lint     style, types and the direction of imports
+# make test     lint and tests, the smoke workflow among them
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -26,6 +27,8 @@ test: lint
 lint: $(INSTALLED)
 	ruff check .
 	ruff format --check .
+	mypy
+	lint-imports
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

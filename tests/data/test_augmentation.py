@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fdta.data.augmentation import Frame, crop, draw_augmentation, flip, jitter, pan, resize
+from fdta.data.augmentation import Frame, crop, draw_augmentation, flip, jitter, pan, resize_frame
 from fdta.data.settings import AugmentationSettings
 
 
@@ -29,7 +29,7 @@ def test_flip_moves_image_depth_and_boxes_alike(frame):
 
 
 def test_resize_moves_image_depth_and_boxes_alike(frame):
-    larger = resize(frame, 60, 80)
+    larger = resize_frame(frame, 60, 80)
     assert larger.image.shape == (80, 60, 3) and larger.depth.shape == (80, 60)
     assert larger.boxes_xyxy[0].tolist() == [10, 8, 18, 24]
     assert np.abs(np.subtract(_square(larger), larger.boxes_xyxy[0])).max() <= 1
@@ -69,7 +69,7 @@ def test_depth_with_fewer_pixels_comes_to_the_size_of_the_image(frame):
     smaller = Frame(frame.image, frame.depth[::2, ::2], frame.boxes_xyxy, frame.identities)
     assert flip(smaller).depth.shape == (10, 15)
     for size in ((30, 20), (24, 16), (60, 40)):
-        assert resize(smaller, *size).depth.shape == size[::-1] == resize(smaller, *size).image.shape[:2]
+        assert resize_frame(smaller, *size).depth.shape == size[::-1] == resize_frame(smaller, *size).image.shape[:2]
     assert pan(smaller, 3, 0.1, np.random.default_rng(1))[-1].depth.shape == (20, 30)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fdta.data.motchallenge import Boxes, read_boxes, write_boxes
-from fdta.evaluate.matches import NONE, match
+from fdta.evaluate.matches import NONE, match_tracks
 
 
 def boxes(*rows: tuple[int, int, float]) -> Boxes:
@@ -18,20 +18,20 @@ def boxes(*rows: tuple[int, int, float]) -> Boxes:
 
 def test_an_exchange_is_two_switches():
     truth = boxes((1, 1, 0), (1, 2, 50), (2, 1, 0), (2, 2, 50))
-    found = match(truth, boxes((1, 7, 0), (1, 8, 50), (2, 7, 50), (2, 8, 0)))
+    found = match_tracks(truth, boxes((1, 7, 0), (1, 8, 50), (2, 7, 50), (2, 8, 0)))
     assert found.identities.tolist() == [1, 2, 2, 1]
     assert found.previous.tolist() == [NONE, NONE, 8, 7] and found.switched.tolist() == [False, False, True, True]
 
 
 def test_the_pair_of_the_frame_before_goes_first_and_too_little_overlap_is_no_match():
     truth = boxes((1, 1, 0), (2, 1, 0))
-    found = match(truth, boxes((1, 7, 0), (2, 7, 3), (2, 8, 0)))
+    found = match_tracks(truth, boxes((1, 7, 0), (2, 7, 3), (2, 8, 0)))
     assert found.identities.tolist() == [1, 1, NONE] and not found.switched.any()
-    assert match(truth, boxes((1, 7, 4))).identities.tolist() == [NONE]
+    assert match_tracks(truth, boxes((1, 7, 4))).identities.tolist() == [NONE]
 
 
 def test_a_switch_is_noticed_after_a_gap():
-    found = match(boxes((1, 1, 0), (2, 1, 0), (3, 1, 0)), boxes((1, 7, 0), (3, 8, 0)))
+    found = match_tracks(boxes((1, 1, 0), (2, 1, 0), (3, 1, 0)), boxes((1, 7, 0), (3, 8, 0)))
     assert found.previous.tolist() == [NONE, 7]
 
 
@@ -50,6 +50,6 @@ def test_switches_and_matches_are_those_of_trackeval(tmp_path: Path, seed: int):
     write_boxes(tmp_path / "truth" / "a" / "gt" / "gt.txt", boxes(*rows))
     write_boxes(tmp_path / "tracks" / "a.txt", boxes(*found))
     scores = score(tmp_path / "truth", tmp_path / "tracks")["a"]
-    ours = match(read_boxes(tmp_path / "truth/a/gt/gt.txt"), read_boxes(tmp_path / "tracks/a.txt"))
+    ours = match_tracks(read_boxes(tmp_path / "truth/a/gt/gt.txt"), read_boxes(tmp_path / "tracks/a.txt"))
     assert scores["IDSW"] == ours.switched.sum() > 0
     assert scores["CLR_TP"] == (ours.identities != NONE).sum()

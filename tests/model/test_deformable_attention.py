@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from fdta.model import deformable_kernel
 from fdta.model.deformable_attention import (
+    CellTable,
     DeformableAttention,
-    Table,
     _sizes,
     _WithoutSamples,
     deformable_attention,
@@ -118,7 +118,7 @@ def test_table_equals_the_plain_form(shapes: list[tuple[int, int]]) -> None:
     weights = torch.rand(2, 40, 3, len(shapes), 2)
     expected = deformable_attention(value, shapes, locations, weights)
     x, y = (locations * sizes[:, None] - 0.5).unbind(-1)
-    actual = Table(value, shapes).attend(x.contiguous(), y.contiguous(), weights)
+    actual = CellTable(value, shapes).attend(x.contiguous(), y.contiguous(), weights)
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -126,7 +126,7 @@ def test_table_passes_on_what_is_no_number() -> None:
     value, weights = torch.randn(1, TOKENS, 1, 8), torch.ones(1, 2, 1, len(SHAPES), 1)
     x, y = torch.zeros_like(weights), torch.zeros_like(weights)
     x[0, 0, 0, 0] = torch.nan
-    attended = Table(value, SHAPES).attend(x, y, weights)
+    attended = CellTable(value, SHAPES).attend(x, y, weights)
     assert attended[0, 0].isnan().all() and attended[0, 1].isfinite().all()
 
 

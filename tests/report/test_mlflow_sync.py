@@ -33,7 +33,7 @@ from fdta.model.settings import (
     TemporalSettings,
 )
 from fdta.report import mlflow_store, mlflow_sync
-from fdta.report.mlflow_sync import State, sync, write_state
+from fdta.report.mlflow_sync import SyncState, sync, write_state
 from fdta.track.settings import TrackerSettings
 
 mlflow = pytest.importorskip("mlflow")
@@ -138,7 +138,7 @@ def steps(client: mlflow.MlflowClient, id_: str, metric: str) -> list[int]:
     return [point.step for point in client.get_metric_history(id_, metric)]
 
 
-def assert_whole(client: mlflow.MlflowClient, state: State) -> None:
+def assert_whole(client: mlflow.MlflowClient, state: SyncState) -> None:
     """Every run is there once, with each step of it once."""
     assert state.runs.keys() == EVERY_RUN and not state.unsent and state.reason is None
     assert len(stored_runs(client)) == len(HOTA) + 1 and len(stored_runs(client, "stills")) == 1

@@ -14,7 +14,7 @@ from fdta.report.cells import Column, Difference, Missing, Number, Row, Table, T
 from fdta.report.console import console_text
 from fdta.report.csv_files import csv_text
 from fdta.report.markdown import grid, section
-from fdta.report.results import Epoch, Results, Similarity, Step, read_history, read_json
+from fdta.report.results import Epoch, Results, Similarity, StepRecord, read_history, read_json
 from fdta.report.views import paper_table, tables
 
 TABLE = Table(
@@ -99,7 +99,7 @@ def test_tables_have_different_names(params: Experiment, root: Path):
 def test_files_are_read_as_typed_values(root: Path):
     history = root / "models/dance/full/seed-0/history.jsonl"
     records = read_history(history)
-    assert [type(record) for record in records[:3]] == [Step, Step, Epoch]
+    assert [type(record) for record in records[:3]] == [StepRecord, StepRecord, Epoch]
     found = read_json(Similarity, root / "scores/dance/full/seed-0/test-similarity.json")
     assert found is not None and (found.high, found.percent(0.9, 1.0)) == (0.25, 25.0)
     assert read_history(root / "none") == [] and read_json(Similarity, root / "none") is None

@@ -22,7 +22,7 @@ from fdta.experiment.params import Experiment
 from fdta.experiment.settings import Settings
 from fdta.model import checkpoint
 from fdta.model.detector import DeformableDetector
-from fdta.train.batches import Plan, load
+from fdta.train.batches import Plan, load_batches
 from fdta.train.detector import DetectorObjective
 from fdta.train.tracker import TrackerObjective
 
@@ -132,8 +132,8 @@ def test_batches_go_on_where_a_training_was_stopped(rendered, settings, workers)
     data = ClipDataset(rendered / "data/smoke-dance", ("train",), settings, settings.history, True, False, 3, 0)
     plan = Plan(data.sampler, 1, 2)
     cpu = torch.device("cpu")
-    whole = list(load(data, plan, range(2), 0, 0, cpu))
-    rest = list(load(data, plan, range(2), 1, workers, cpu))
+    whole = list(load_batches(data, plan, range(2), 0, 0, cpu))
+    rest = list(load_batches(data, plan, range(2), 1, workers, cpu))
     assert len(whole) == 6 and len(rest) == 4
     assert all(torch.equal(a.images, b.images) for a, b in zip(whole[2:], rest, strict=True))
 

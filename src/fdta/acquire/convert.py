@@ -14,6 +14,7 @@ from fdta.acquire.catalogue import Form, Source
 from fdta.acquire.check import header_size
 from fdta.data.motchallenge import Sequence, image_names, is_image_name, read_seqinfo, write_seqinfo
 from fdta.errors import InputError
+from fdta.settings import named
 
 _LOG = logging.getLogger(__name__)
 _UNLINKABLE = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EACCES)
@@ -22,7 +23,7 @@ _DEPTH = 6
 """How many folders deep sequences are looked for."""
 
 
-class Published:
+class PublishedFolders:
     """A split of a data set in its published form, somewhere below some folders.
 
     Args:
@@ -66,7 +67,7 @@ class Published:
                 return dict(sorted(found.items()))
         return {}
 
-    def within(self, folder: Path) -> Published:
+    def within(self, folder: Path) -> PublishedFolders:
         """Take `folder` for the folder of the sequences, whatever its name."""
         self.sequences = {path.name: path for path in sorted(self._sequences(folder))}
         self._trees = [folder, *self._trees]
@@ -113,8 +114,8 @@ class Published:
         digits = {len(Path(image).stem) for image in names.values()}
         if self._form.digits is not None and digits != {self._form.digits}:
             raise InputError(
-                f"{images}: names of {_listed(digits)} digits instead of {self._form.digits}; is this another data "
-                f"set? Otherwise correct form.digits in the catalogue"
+                f"{images}: names of {named(sorted(digits))} digits instead of {self._form.digits}; is this another "
+                f"data set? Otherwise correct form.digits in the catalogue"
             )
         for image in names.values():
             linker.link(images / image, target / "img1" / image)
@@ -227,7 +228,3 @@ def _folders_below(top: Path, closed: Callable[[Path], bool]) -> Iterator[Path]:
             for path in sorted(folder.iterdir())
             if path.is_dir() and not path.name.startswith(".") and path.name != "__MACOSX"
         ]
-
-
-def _listed(numbers: set[int]) -> str:
-    return " and ".join(str(number) for number in sorted(numbers))

@@ -14,7 +14,7 @@ from pathlib import Path
 from fdta.acquire.archives import is_archive, unpack
 from fdta.acquire.catalogue import Source
 from fdta.acquire.check import check_split, missing_sequences
-from fdta.acquire.convert import Published, is_part_of
+from fdta.acquire.convert import PublishedFolders, is_part_of
 from fdta.acquire.download import Checksums, fetch, locked
 from fdta.data.motchallenge import sequence_folders, sequence_map_path, split_summary, write_sequence_map
 from fdta.errors import InputError
@@ -40,8 +40,8 @@ def get_split(
         checksums: record of what the catalogue does not know.
 
     Raises:
-        InputError: what `fdta.acquire.download.fetch`, `unpack` and `Published` refuse; the split has another number of
-            sequences than the catalogue tells, or defects.
+        InputError: what `fdta.acquire.download.fetch`, `unpack` and `PublishedFolders` reject; the split has another
+            number of sequences than the catalogue has, or defects.
     """
     target = root / name / split
     with _held(target):
@@ -100,13 +100,13 @@ def _download(name: str, source: Source, split: str, target: Path, downloads: Pa
         fetch(place, downloads / archive, f"{name}/{archive}", checksums)
     with _scratch(target) as scratch:
         trees = _unpacked([downloads / archive for archive in archives], source, split, scratch)
-        _convert(source, split, Published(source, split, trees), target, ", ".join(map(str, archives)))
+        _convert(source, split, PublishedFolders(source, split, trees), target, ", ".join(map(str, archives)))
 
 
 def _take(name: str, source: Source, split: str, path: Path, target: Path, checksums: Checksums) -> None:
     """Make the split from the user's `path`."""
     if path.is_dir():
-        published = Published(source, split, [path])
+        published = PublishedFolders(source, split, [path])
         if not published.sequences and (len(source.splits) == 1 or not _archives_in(source, split, path)):
             published = published.within(path)
         if published.sequences:
@@ -120,12 +120,12 @@ def _take(name: str, source: Source, split: str, path: Path, target: Path, check
             checksums.check(archive, f"{name}/{archive.name}", source.archives[archive.name], record=False)
     with _scratch(target) as scratch:
         trees = _unpacked(archives, source, split, scratch)
-        _convert(source, split, Published(source, split, trees), target, str(path))
+        _convert(source, split, PublishedFolders(source, split, trees), target, str(path))
 
 
 def _holds(source: Source, split: str, path: Path) -> bool:
     """Whether the user's `path` seems to hold the split."""
-    if path.is_dir() and Published(source, split, [path]).sequences:
+    if path.is_dir() and PublishedFolders(source, split, [path]).sequences:
         return True
     return bool(_archives_in(source, split, path))
 
@@ -155,7 +155,7 @@ def _unpacked(paths: list[Path], source: Source, split: str, scratch: Path) -> l
     return trees
 
 
-def _convert(source: Source, split: str, published: Published, target: Path, where: str) -> None:
+def _convert(source: Source, split: str, published: PublishedFolders, target: Path, where: str) -> None:
     if not published.sequences:
         raise InputError(f"{where}: {_expected(source, [split])}")
     wrong = missing_sequences(len(published.sequences), source.splits[split])

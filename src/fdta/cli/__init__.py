@@ -108,7 +108,7 @@ def add_action(
     return actions.add_parser(name, help=summary, description=description, formatter_class=_Formatter)
 
 
-def describe(parser: argparse.ArgumentParser, text: str) -> None:
+def add_description(parser: argparse.ArgumentParser, text: str) -> None:
     """Add lines to the description of a command."""
     parser.description = f"{parser.description or ''}{text}"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from fdta.cli import add_compute, add_params, add_root, describe
+from fdta.cli import add_compute, add_description, add_params, add_root
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    describe(
+    add_description(
         parser,
         "\nWrites data/DATASET/depth/SPLIT/SEQUENCE/%08d.png: 8-bit, larger is nearer; and seconds and bytes to"
         "\ndata/DATASET/depth-SPLIT.json. Video Depth Anything skips sequences that have their maps, or maps of your"

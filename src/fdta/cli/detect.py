@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from fdta.cli import add_compute, add_params, add_root, describe
+from fdta.cli import add_compute, add_description, add_params, add_root
 from fdta.names import DETECTOR, Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    describe(
+    add_description(
         parser,
         "\nWrites detections with embeddings to detections/DATASET/detector/seed-0/SPLIT/SEQUENCE.npz, so that"
         "\n`fdta similarity DATASET/detector/seed-0 SPLIT` can measure how alike they are before anything is tracked.",

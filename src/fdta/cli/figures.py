@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fdta.cli import add_params, describe
+from fdta.cli import add_description, add_params
 from fdta.errors import InputError
 from fdta.experiment.params import Experiment
 from fdta.experiment.plan import FIGURES, figure_datasets
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    describe(
+    add_description(
         parser,
         "\n  similarity       Fig. 1     between the objects of a frame: detector alone, base, full"
         "\n  depth            Fig. 5, 10 frame, predicted and pseudo depth"

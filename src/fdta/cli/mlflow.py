@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fdta.cli import add_action, add_params, describe
+from fdta.cli import add_action, add_description, add_params
 from fdta.experiment.params import Experiment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     sync = add_action(actions, "sync", "send what MLflow does not have yet")
-    describe(
+    add_description(
         sync,
         "\nThat is of finished runs, and of trainings that are under way. A store that cannot be reached is one line of"
         "\nwarning; give the command again to send what is left.",

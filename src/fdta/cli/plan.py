@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from fdta.cli import add_params, add_root, describe
+from fdta.cli import add_description, add_params, add_root
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    describe(
+    add_description(
         parser,
         "\nWrites plan/STAGE.json for every stage of dvc.yaml: the settings of its jobs and a digest of their code."
         "\nFiles that are right are not changed.",

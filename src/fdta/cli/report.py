@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fdta.cli import add_params, describe
+from fdta.cli import add_description, add_params
 from fdta.experiment.params import Experiment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    describe(
+    add_description(
         parser,
         "\nOne file with every table and figure, which needs no network; the figures are taken from figures/ beside it,"
         "\nwhere `fdta figures` puts them. What is absent is a dash, or told.",

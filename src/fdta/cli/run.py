@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from fdta.acquire.catalogue import Source
-from fdta.cli import add_compute, add_workers, describe
+from fdta.cli import add_compute, add_description, add_workers
 from fdta.errors import InputError
 from fdta.experiment import jobs
 from fdta.experiment.sources import code_digests
@@ -43,7 +43,7 @@ class Compute:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    describe(
+    add_description(
         parser,
         "\nReads the job's file and nothing else of the settings. A result that is right already is not made again.",
     )
@@ -223,10 +223,10 @@ def _score(job: jobs.ScoreJob, made: Making, compute: Compute) -> None:
 
 
 def _similarity(job: jobs.SimilarityJob, made: Making, compute: Compute) -> None:
-    from fdta.evaluate.similarity import similarity
+    from fdta.evaluate.similarity import measure_similarity
     from fdta.files import write_json
 
-    found = similarity(made.root / "detections" / job.run / job.split, job.threshold)
+    found = measure_similarity(made.root / "detections" / job.run / job.split, job.threshold)
     write_json(made.path(job.outputs[0]), found)
 
 

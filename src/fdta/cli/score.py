@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fdta.cli import describe
+from fdta.cli import add_description
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    describe(parser, "\nGives HOTA, IDF1, AssA, MOTA, DetA and more, in per cent, per sequence and combined.")
+    add_description(parser, "\nGives HOTA, IDF1, AssA, MOTA, DetA and more, in per cent, per sequence and combined.")
     parser.add_argument(
         "--ground-truth", type=Path, required=True, metavar="FOLDER", help="folder of SEQUENCE/gt/gt.txt"
     )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fdta.cli import add_params, add_root, describe
+from fdta.cli import add_description, add_params, add_root
 from fdta.names import Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    describe(parser, "\nCosine similarity between the embeddings of different objects of one frame (Fig. 1).")
+    add_description(parser, "\nCosine similarity between the embeddings of different objects of one frame (Fig. 1).")
     parser.add_argument("run", help="run that was tracked, DATASET/VARIANT/seed-N")
     parser.add_argument("split", help="split that was tracked")
     parser.add_argument(
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _similarity(options: argparse.Namespace) -> None:
     from fdta.cli.run import execute_step
-    from fdta.evaluate.similarity import similarity
+    from fdta.evaluate.similarity import measure_similarity
     from fdta.experiment.params import Experiment
     from fdta.files import write_json
 
@@ -32,5 +32,7 @@ def _similarity(options: argparse.Namespace) -> None:
         execute_step(options, lambda steps: steps.similarity(run, options.split))
         return
     settings = Experiment(options.params, options.benchmark).settings(run.dataset, run.variant)
-    found = similarity(options.root / "detections" / str(run) / options.split, settings.tracker.detection_threshold)
+    found = measure_similarity(
+        options.root / "detections" / str(run) / options.split, settings.tracker.detection_threshold
+    )
     write_json(options.output, found)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from fdta.cli import add_params, add_root, describe
+from fdta.cli import add_description, add_params, add_root
 from fdta.names import Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    describe(
+    add_description(
         parser,
         "\nOf the split whose ground truth a server keeps; its answer goes to server-scores.yaml. Writes"
         "\nresults/submissions/RUN.zip.",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fdta.cli import add_params, describe
+from fdta.cli import add_description, add_params
 from fdta.errors import InputError
 from fdta.experiment.params import Experiment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    describe(parser, "\nReads scores/ and models/*/history.jsonl; what is absent is a dash.")
+    add_description(parser, "\nReads scores/ and models/*/history.jsonl; what is absent is a dash.")
     parser.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of scores/ and models/")
     parser.add_argument(
         "--output",

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from fdta.cli import add_params, add_root, describe
+from fdta.cli import add_description, add_params, add_root
 from fdta.errors import InputError
 from fdta.experiment.steps import Step, Steps
 from fdta.provenance import described
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    describe(
+    add_description(
         parser,
         "\nPrints the chain of a result: job, inputs and outputs with their digests, code, commit, versions, machine"
         "\nand time; of each link whether it is fresh or stale, and why.",

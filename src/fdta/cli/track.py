@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fdta.cli import add_compute, add_params, add_precision, describe
+from fdta.cli import add_compute, add_description, add_params, add_precision
 from fdta.errors import InputError
 from fdta.names import Run
 from fdta.provenance import RECORD
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    describe(
+    add_description(
         parser,
         "\nOf one video, writes the tracks in MOTChallenge form and, if asked, an annotated video and lines of JSON."
         "\nOf a folder of sequences, writes TRACKS/SEQUENCE.txt, and every detection with its embedding to"

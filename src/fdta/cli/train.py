@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 
-from fdta.cli import add_compute, add_params, add_root, add_workers, describe
+from fdta.cli import add_compute, add_description, add_params, add_root, add_workers
 from fdta.names import Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    describe(
+    add_description(
         parser,
         "\nA data set's detector comes first (dance/detector); its variants (dance/full/seed-0) start from it."
         "\nIf a training is stopped or killed, run the same command again to resume."

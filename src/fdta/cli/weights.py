@@ -12,7 +12,7 @@ from fdta.experiment.params import Experiment
 from fdta.names import Run
 
 if TYPE_CHECKING:
-    from fdta.model.published import Published
+    from fdta.model.published import PublishedCheckpoint
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +71,7 @@ def _import(options: argparse.Namespace) -> None:
     print(f"written: {options.output} ({found.run}); {use}")
 
 
-def _found(found: Published) -> str:
+def _found(found: PublishedCheckpoint) -> str:
     settings = found.settings
     detector, association = settings.detector, settings.association
     parts = [f"detector ({detector.queries} queries, width {detector.width})"]

@@ -52,7 +52,7 @@ class Augmentation:
         return frame
 
 
-def resize(frame: Frame, width: int, height: int) -> Frame:
+def resize_frame(frame: Frame, width: int, height: int) -> Frame:
     """`frame` at width x height pixels: bilinear, antialiased where it gets smaller, as images are for tracking."""
     old_height, old_width = frame.image.shape[:2]
     scale = np.array([width / old_width, height / old_height] * 2)
@@ -120,7 +120,7 @@ def pan(still: Frame, length: int, largest: float, generator: np.random.Generato
     frame is resampled once, from the still; the published code resamples frame from frame.
     """
     height, width = still.image.shape[:2]
-    still = resize(still, width, height)
+    still = resize_frame(still, width, height)
     shifts = [
         int(generator.integers(-math.ceil(largest * side), math.ceil(largest * side) + 1)) for side in (width, height)
     ]
@@ -132,7 +132,7 @@ def pan(still: Frame, length: int, largest: float, generator: np.random.Generato
     for _ in range(length):
         left, top = np.round(start * [width, height]).astype(int)
         right, bottom = np.maximum(np.round((start + extent) * [width, height]).astype(int), [left + 1, top + 1])
-        frames.append(resize(crop(still, left, top, right - left, bottom - top), width, height))
+        frames.append(resize_frame(crop(still, left, top, right - left, bottom - top), width, height))
         start, extent = start + np.maximum(share, 0) * extent, extent * (1 - np.abs(share))
     if not all(len(frame.identities) for frame in frames):
         return [still] * length
@@ -155,12 +155,12 @@ def draw_augmentation(
         part_height = int(generator.integers(min(smallest, height), min(largest, height) + 1))
         left = int(generator.integers(0, width - part_width + 1))
         top = int(generator.integers(0, height - part_height + 1))
-        changes.append(partial(resize, width=width, height=height))
+        changes.append(partial(resize_frame, width=width, height=height))
         changes.append(partial(crop, left=left, top=top, width=part_width, height=part_height))
         width, height = part_width, part_height
     short = int(generator.choice(settings.short_sides))
     size = width, height = resized_size(width, height, short, settings.long_side)
-    changes.append(partial(resize, width=width, height=height))
+    changes.append(partial(resize_frame, width=width, height=height))
     brightness, contrast, saturation = (
         float(generator.uniform(1 - most, 1 + most))
         for most in (settings.brightness, settings.contrast, settings.saturation)

@@ -31,7 +31,7 @@ class Matches:
         return self.previous != NONE
 
 
-def match(truth: Boxes, found: Boxes) -> Matches:
+def match_tracks(truth: Boxes, found: Boxes) -> Matches:
     """Match `found` with `truth` frame by frame: IoU of at least `THRESHOLD`, a pair of the frame before goes first.
 
     Rows of the truth whose 7th column is 0 are left out, as `fdta.evaluate.score.score` does.

@@ -16,7 +16,7 @@ BINS = 40
 """Bins of the histogram over -1..1; 0.05 wide, so that `HIGH` is an edge."""
 
 
-def similarity(detections: Path, threshold: float) -> dict[str, Any]:
+def measure_similarity(detections: Path, threshold: float) -> dict[str, Any]:
     """Distribution of the cosine similarity between objects of the same frame.
 
     Each detection above `threshold` is taken for one object, as the tracker takes it; every unordered pair of a frame

@@ -12,7 +12,7 @@ from fdta.model.layers import Attention, Linear
 from fdta.model.settings import AssociationSettings
 
 
-class FeedForward(nn.Module):
+class MLP(nn.Module):
     """Two linear layers with GELU, `ratio` times as wide in between; (..., d) -> (..., d)."""
 
     def __init__(self, width: int, ratio: int) -> None:
@@ -31,9 +31,9 @@ class TrajectoryFeatures(nn.Module):
 
     def __init__(self, width: int, ratio: int) -> None:
         super().__init__()
-        self.feedforward1 = FeedForward(width, ratio)
+        self.feedforward1 = MLP(width, ratio)
         self.norm1 = nn.LayerNorm(width)
-        self.feedforward2 = FeedForward(width, ratio)
+        self.feedforward2 = MLP(width, ratio)
         self.norm2 = nn.LayerNorm(width)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class IDDecoderLayer(nn.Module):
             self.self_norm = nn.LayerNorm(width)
         self.cross_attention = _attention(width, heads)
         self.cross_norm = nn.LayerNorm(width)
-        self.feedforward = FeedForward(width, ratio)
+        self.feedforward = MLP(width, ratio)
         self.feedforward_norm = nn.LayerNorm(width)
 
     def forward(self, current: Tensor, current_missing: Tensor, history: Tensor, bias: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def deformable_attention(
     return attended.view(batch, heads * channels, queries).transpose(1, 2)
 
 
-class Table:
+class CellTable:
     """The values of all levels as rows of one table, without gradient.
 
     The levels stand one below the other in a grid as wide as the widest, each with a border of zeros: so the four cells
@@ -121,7 +121,7 @@ class Values:
 
     shapes: Shapes
     """(height, width) of each of the L levels."""
-    cells: Tensor | Table
+    cells: Tensor | CellTable
     """(B, S, heads, c), or a table of them."""
 
 
@@ -177,12 +177,12 @@ class DeformableAttention(nn.Module):
             value = value.masked_fill(padding[..., None], 0.0)
         value = value.unflatten(-1, (self.heads, -1))
         if value.device.type == "cpu" and not recorded(value, self.sampling_offsets.weight):
-            return Values(shapes, Table(value, shapes))
+            return Values(shapes, CellTable(value, shapes))
         return Values(shapes, value)
 
     def attend(self, queries: Tensor, references: Tensor, values: Values) -> Tensor:
         """`forward` with what `values` gave."""
-        if isinstance(values.cells, Table):
+        if isinstance(values.cells, CellTable):
             return self.output(self._read(queries, references, values.cells))
         offsets = self.sampling_offsets(queries).unflatten(-1, (self.heads, self.levels, self.points, 2))
         weights = self.attention_weights(queries).unflatten(-1, (self.heads, self.levels * self.points))
@@ -198,7 +198,7 @@ class DeformableAttention(nn.Module):
             attend = _WithoutSamples.apply if values.cells.device.type == "cpu" else deformable_attention
         return self.output(attend(values.cells, values.shapes, locations, weights))
 
-    def _read(self, queries: Tensor, references: Tensor, table: Table) -> Tensor:
+    def _read(self, queries: Tensor, references: Tensor, table: CellTable) -> Tensor:
         """Weighted sums of the table's rows, (B, Q, d)."""
         # One multiplication gives all x, all y and all weights, each in one piece.
         places = (self.heads * self.levels * self.points, 2)
@@ -229,7 +229,7 @@ class _WithoutSamples(torch.autograd.Function):
         context.save_for_backward(value, locations, weights)
         context.shapes = shapes
         x, y = (locations * _sizes(tuple(shapes), locations.device).to(locations.dtype)[:, None] - 0.5).unbind(-1)
-        return Table(value, shapes).attend(x, y, weights)
+        return CellTable(value, shapes).attend(x, y, weights)
 
     @staticmethod
     @torch.autograd.function.once_differentiable

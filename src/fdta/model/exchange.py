@@ -8,12 +8,12 @@ from fdta.errors import InputError
 from fdta.model import checkpoint
 from fdta.model.detector import DeformableDetector
 from fdta.model.fdta import FDTA
-from fdta.model.published import CRITERION, OURS, Published, read_published
+from fdta.model.published import CRITERION, OURS, PublishedCheckpoint, read_published
 from fdta.model.weights import PUBLISHED_DETECTOR, to_published
 from fdta.names import DETECTOR
 
 
-def import_checkpoint(path: Path, output: Path, class_index: int | None = None) -> Published:
+def import_checkpoint(path: Path, output: Path, class_index: int | None = None) -> PublishedCheckpoint:
     """Read a published checkpoint, check that it is a whole model, and write it to `output` in our format.
 
     Raises:

@@ -42,7 +42,7 @@ Kind = Literal["FDTA", "MOTIP", "Deformable DETR"]
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedCheckpoint:
     """What a published file holds, under our names."""
 
     kind: Kind
@@ -65,7 +65,7 @@ class Published:
         return self.kind == "Deformable DETR"
 
 
-def read_published(path: Path, class_index: int | None = None) -> Published:
+def read_published(path: Path, class_index: int | None = None) -> PublishedCheckpoint:
     """Published checkpoint of FDTA, MOTIP or Deformable DETR (with iterative box refinement, 91 classes or one).
 
     Args:
@@ -94,7 +94,7 @@ def read_published(path: Path, class_index: int | None = None) -> Published:
         missing.append("depths of the bins (computed)")
     if kind == "Deformable DETR":
         state = {name.removeprefix("detector."): tensor for name, tensor in state.items()}
-    return Published(kind, run, settings, plain, state, tuple(missing), tuple(left_out))
+    return PublishedCheckpoint(kind, run, settings, plain, state, tuple(missing), tuple(left_out))
 
 
 def load_detector(path: Path, class_index: int) -> dict[str, Tensor]:

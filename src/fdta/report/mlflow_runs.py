@@ -11,7 +11,7 @@ from pathlib import Path
 from fdta.experiment import plan
 from fdta.experiment.params import Experiment
 from fdta.names import BASELINES, DETECTOR, Run
-from fdta.report.results import Epoch, Step, read_history
+from fdta.report.results import Epoch, StepRecord, read_history
 from fdta.settings import flat, to_plain
 
 
@@ -38,14 +38,14 @@ class LocalRun:
         return f"{self.run.dataset}/{DETECTOR}" if self.run.variant == DETECTOR else str(self.run)
 
     @cached_property
-    def records(self) -> list[Step | Epoch]:
+    def records(self) -> list[StepRecord | Epoch]:
         """Of the training, so far."""
         return read_history(self.history)
 
     @property
     def milliseconds(self) -> int:
         """That all steps took."""
-        return sum(int(1000 * record.seconds) for record in self.records if isinstance(record, Step))
+        return sum(int(1000 * record.seconds) for record in self.records if isinstance(record, StepRecord))
 
     @cached_property
     def origin(self) -> str:

@@ -34,7 +34,7 @@ from fdta.report.mlflow_model import write_model
 from fdta.report.mlflow_runs import LocalRun, local_runs
 from fdta.report.mlflow_store import SQLITE, check_reachable, quietly, without_password
 from fdta.report.mlflow_views import describe
-from fdta.report.results import Epoch, Scores, Similarity, Step, read_json
+from fdta.report.results import Epoch, Scores, Similarity, StepRecord, read_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class State:
+class SyncState:
     """What MLflow has of a benchmark."""
 
     tracking_uri: str
@@ -62,7 +62,7 @@ class State:
     """Why something is not in MLflow."""
 
 
-def sync(params: Experiment, root: Path, tracking_uri: str | None = None) -> State:
+def sync(params: Experiment, root: Path, tracking_uri: str | None = None) -> SyncState:
     """Send what MLflow does not have of the benchmark's runs: detectors, variants and baselines.
 
     Trainings that are under way are sent as far as their history is written. Where MLflow is not installed or fails, a
@@ -79,7 +79,7 @@ def sync(params: Experiment, root: Path, tracking_uri: str | None = None) -> Sta
     """
     root = Path(root).resolve()
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{root / 'mlflow.db'}"
-    state = State(without_password(uri))
+    state = SyncState(without_password(uri))
     runs = {dataset: local_runs(params, root, dataset) for dataset in params.benchmark.datasets}
     with quietly():
         try:
@@ -103,7 +103,7 @@ def sync(params: Experiment, root: Path, tracking_uri: str | None = None) -> Sta
     return state
 
 
-def write_state(path: Path, state: State) -> None:
+def write_state(path: Path, state: SyncState) -> None:
     """Write `state` as JSON; a file that is right is left alone."""
     value = {"tracking_uri": state.tracking_uri, "runs": state.runs, "unsent": state.unsent, "reason": state.reason}
     if not path.is_file() or path.read_text() != json.dumps(value, indent=1) + "\n":
@@ -111,7 +111,7 @@ def write_state(path: Path, state: State) -> None:
 
 
 def _sync_dataset(
-    client: MlflowClient, params: Experiment, dataset: str, runs: list[LocalRun], root: Path, state: State
+    client: MlflowClient, params: Experiment, dataset: str, runs: list[LocalRun], root: Path, state: SyncState
 ) -> None:
     """Send the runs of one data set, noting each in `state`."""
     experiment = _experiment(client, f"fdta/{params.benchmark.name}/{dataset}", root)
@@ -206,7 +206,7 @@ def _send(client: MlflowClient, experiment: str, run: LocalRun, stored: StoredRu
     return marks
 
 
-def _curves(records: list[Step | Epoch], sent: int, start: int) -> Iterator[tuple[int, list[Metric]]]:
+def _curves(records: list[StepRecord | Epoch], sent: int, start: int) -> Iterator[tuple[int, list[Metric]]]:
     """Metrics of the records behind the first `sent`, whole records at a time, with the number of records until there.
 
     A record's time is `start`, in milliseconds since 1970, and what the steps until it took.
@@ -216,7 +216,7 @@ def _curves(records: list[Step | Epoch], sent: int, start: int) -> Iterator[tupl
     step, now = 0, start
     waiting: list[Metric] = []
     for count, record in enumerate(records, start=1):
-        if isinstance(record, Step):
+        if isinstance(record, StepRecord):
             step, now = record.step, now + int(1000 * record.seconds)
             values = {f"loss/{name}": value for name, value in record.losses.items()}
             values["learning_rate"] = record.learning_rate

@@ -39,7 +39,7 @@ SIMILARITY_RANGES["above 0.9"] = (0.9, math.inf)
 
 
 @dataclass(frozen=True)
-class Step:
+class StepRecord:
     """One step of a training."""
 
     kind: Literal["step"]
@@ -60,7 +60,7 @@ class Epoch:
     scores: dict[str, float]
 
 
-RECORD: TypeAdapter[Step | Epoch] = TypeAdapter(Annotated[Step | Epoch, Field(discriminator="kind")])
+RECORD: TypeAdapter[StepRecord | Epoch] = TypeAdapter(Annotated[StepRecord | Epoch, Field(discriminator="kind")])
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def read_json(kind: type[T], path: Path) -> T | None:
     return read_settings(kind, value, "", path)
 
 
-def read_history(path: Path) -> list[Step | Epoch]:
+def read_history(path: Path) -> list[StepRecord | Epoch]:
     """Records of a training, in order; empty where there is no such file.
 
     A last line without an end is being written, or its writer was killed. It is no record yet.
@@ -370,7 +370,7 @@ class Results:
         datasets = plan.figure_datasets(self.params)
         for dataset in datasets:
             for record in read_history(plan.history_path(self.root, Run(dataset, plan.FULL, self.benchmark.seeds[0]))):
-                if isinstance(record, Step):
+                if isinstance(record, StepRecord):
                     losses = epochs.setdefault(record.epoch + 1, {}).setdefault(dataset, [])
                     losses.append(record.losses["total"])
         return {

@@ -25,7 +25,7 @@ Images = Generator[np.ndarray, None, None]
 
 
 @dataclass(frozen=True)
-class Source:
+class VideoSource:
     """A video, wherever its images come from."""
 
     name: str
@@ -45,7 +45,7 @@ def is_split(path: Path) -> bool:
     return any(map(_is_sequence, inside)) or (bool(inside) and not _folder_images(path))
 
 
-def open_source(given: str) -> Source:
+def open_source(given: str) -> VideoSource:
     """The video `given`.
 
     Args:
@@ -59,7 +59,7 @@ def open_source(given: str) -> Source:
     if path.is_dir():
         if _is_sequence(path):
             sequence = read_sequence(path)
-            return Source(sequence.name, sequence.rate, sequence.frames, sequence_images(sequence))
+            return VideoSource(sequence.name, sequence.rate, sequence.frames, sequence_images(sequence))
         paths = _folder_images(path)
         if not paths:
             raise InputError(
@@ -128,7 +128,7 @@ def _decoded(decode: Callable[[Key], np.ndarray], keys: Iterable[Key]) -> Images
             yield coming.popleft().result()
 
 
-def _open_pattern(pattern: Path) -> Source:
+def _open_pattern(pattern: Path) -> VideoSource:
     before, digits, after = re.split(r"%(\d*)d", pattern.name, maxsplit=1)
     wanted = re.compile(rf"{re.escape(before)}(\d+){re.escape(after)}")
     found = [wanted.fullmatch(path.name) for path in pattern.parent.iterdir()] if pattern.parent.is_dir() else []
@@ -142,7 +142,7 @@ def _open_pattern(pattern: Path) -> Source:
     return _open_images(pattern.parent.resolve().name, paths)
 
 
-def _open_images(name: str, paths: list[Path]) -> Source:
+def _open_images(name: str, paths: list[Path]) -> VideoSource:
     def decode(path: Path) -> np.ndarray:
         return cv2.cvtColor(decode_image(path, cv2.IMREAD_COLOR, "replace it"), cv2.COLOR_BGR2RGB)
 
@@ -157,10 +157,10 @@ def _open_images(name: str, paths: list[Path]) -> Source:
                 )
             yield image
 
-    return Source(name, 30.0, len(paths), read())
+    return VideoSource(name, 30.0, len(paths), read())
 
 
-def _open_webcam(index: int) -> Source:
+def _open_webcam(index: int) -> VideoSource:
     level = cv2.utils.logging.getLogLevel()
     # OpenCV would tell of each of its ways to open a camera.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -181,10 +181,10 @@ def _open_webcam(index: int) -> Source:
         finally:
             camera.release()
 
-    return Source(f"webcam-{index}", camera.get(cv2.CAP_PROP_FPS) or 30.0, None, read())
+    return VideoSource(f"webcam-{index}", camera.get(cv2.CAP_PROP_FPS) or 30.0, None, read())
 
 
-def _open_video(path: Path) -> Source:
+def _open_video(path: Path) -> VideoSource:
     try:
         # A playlist that calls itself a video must not reach into the network.
         container = av.open(str(path), options={"protocol_whitelist": "file"})
@@ -196,7 +196,7 @@ def _open_video(path: Path) -> Source:
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"  # Several frames at a time too: most videos have one slice a frame.
     rate = float(stream.average_rate or stream.guessed_rate or 30)
-    return Source(path.stem, rate, stream.frames or None, _video_images(path, container, stream))
+    return VideoSource(path.stem, rate, stream.frames or None, _video_images(path, container, stream))
 
 
 def _video_images(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> Images:

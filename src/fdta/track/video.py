@@ -21,14 +21,14 @@ from fdta.data.motchallenge import box_lines
 from fdta.errors import InputError
 from fdta.files import whole_file
 from fdta.track.pipeline import FrameTracks, Tracker
-from fdta.track.source import Source
+from fdta.track.source import VideoSource
 
 TRAIL = 30
 """Frames that a trail is long."""
 
 
 @dataclass(frozen=True)
-class Tracked:
+class VideoSummary:
     """What `track_video` has done."""
 
     frames: int
@@ -39,12 +39,12 @@ class Tracked:
 
 def track_video(
     tracker: Tracker,
-    source: Source,
+    source: VideoSource,
     tracks: Path,
     video: Path | None = None,
     lines: Path | None = None,
     show_scores: bool = False,
-) -> Tracked:
+) -> VideoSummary:
     """Track `source` to its end, to Ctrl-C or to where it breaks; the files hold the frames up to there.
 
     Args:
@@ -85,7 +85,7 @@ def track_video(
             raise broken[0]
     if broken and not interrupted:
         raise InputError(f"{broken[0]}; {frame} frames are in {tracks}")
-    return Tracked(frame, identities, bool(interrupted))
+    return VideoSummary(frame, identities, bool(interrupted))
 
 
 class Annotator:

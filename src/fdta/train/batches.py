@@ -61,7 +61,7 @@ class Plan:
         return own
 
 
-def load(
+def load_batches(
     dataset: ClipDataset, plan: Plan, epochs: range, done: int, workers: int, device: torch.device
 ) -> Generator[ClipBatch, None, None]:
     """Batches of all `epochs` after the first `done` steps of the first of them.

@@ -25,13 +25,13 @@ from fdta.depth.teacher import map_size
 from fdta.errors import InputError
 from fdta.experiment.settings import Settings
 from fdta.machine import machine
-from fdta.train.batches import Plan, load
+from fdta.train.batches import Plan, load_batches
 
 PARTS = {
     "image": Sequence.image,
     "depth": Sequence.depth,
     "flip": augmentation.flip,
-    "resize": augmentation.resize,
+    "resize": augmentation.resize_frame,
     "crop": augmentation.crop,
     "jitter": augmentation.jitter,
 }
@@ -118,7 +118,7 @@ def _one_by_one(dataset: ClipDataset, clips: int, device: torch.device) -> tuple
 
 def _clips_a_second(dataset: ClipDataset, workers: int, clips: int, device: torch.device) -> float:
     processes = max(workers, 1)
-    with closing(load(dataset, Plan(dataset.sampler, 1, 1), range(1), 0, workers, device)) as batches:
+    with closing(load_batches(dataset, Plan(dataset.sampler, 1, 1), range(1), 0, workers, device)) as batches:
         # Each worker reads two batches ahead; these were begun before anybody asked.
         for _ in itertools.islice(batches, 2 * processes):
             pass

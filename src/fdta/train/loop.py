@@ -22,7 +22,7 @@ from fdta.distributed import average_gradients, gather, rank, world_size
 from fdta.errors import InputError
 from fdta.model import checkpoint
 from fdta.model.settings import ModelSettings
-from fdta.train.batches import Plan, load
+from fdta.train.batches import Plan, load_batches
 from fdta.train.history import NOTHING_SAVED, History, Saved
 from fdta.train.interruption import Stopped, StopRequest
 from fdta.train.optimizer import build_optimizer, clip_gradients, rate_factor
@@ -129,7 +129,7 @@ class _Training:
         """What is left to train on."""
         start = self.progress.epochs
         done = self.progress.step - start * self.plan.steps_per_epoch
-        return load(self.dataset, self.plan, range(start, self.settings.epochs), done, workers, self.device)
+        return load_batches(self.dataset, self.plan, range(start, self.settings.epochs), done, workers, self.device)
 
     def epoch(self, epoch: int, batches: Iterator[ClipBatch], stop: StopRequest) -> None:
         """The steps of `epoch` that are left; saves now and then."""

@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 from fdta.boxes import xywh_to_xyxy
 from fdta.data.motchallenge import Boxes, Sequence, read_boxes
 from fdta.errors import InputError
-from fdta.evaluate.matches import Matches, match
+from fdta.evaluate.matches import Matches, match_tracks
 from fdta.names import Run
 from fdta.track.detections import read_detections
 
@@ -20,7 +20,7 @@ ROUNDING = 0.1
 
 
 @dataclass(frozen=True)
-class Tracked:
+class ObservedTracks:
     """Tracked objects of a sequence, with their ground truth; arrays of equal length n, sorted by (frame, track)."""
 
     tracks: Boxes
@@ -37,10 +37,10 @@ def read_tracks(root: Path, run: Run, sequence: Sequence) -> tuple[Boxes, Matche
     """Tracks of `run` in `sequence` of a split, and what they follow."""
     split = sequence.folder.parent.name
     tracks = read_boxes(root / "tracks" / str(run) / split / f"{sequence.name}.txt", sequence.frames)
-    return tracks, match(sequence.ground_truth(), tracks)
+    return tracks, match_tracks(sequence.ground_truth(), tracks)
 
 
-def read_tracked(root: Path, run: Run, sequence: Sequence) -> Tracked:
+def read_tracked(root: Path, run: Run, sequence: Sequence) -> ObservedTracks:
     """The same with the embeddings of the detections that were tracked.
 
     Raises:
@@ -57,7 +57,7 @@ def read_tracked(root: Path, run: Run, sequence: Sequence) -> Tracked:
         if not len(found) or (distances.min(axis=1) > ROUNDING).any():
             raise InputError(f"{path}: frame {frame} has not the detections of the tracks; track {run} again")
         embeddings[rows] = detections.embeddings[found[distances.argmin(axis=1)]]
-    return Tracked(tracks, matches, embeddings)
+    return ObservedTracks(tracks, matches, embeddings)
 
 
 def cosines(embeddings: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from fdta.experiment.params import Experiment
 from fdta.experiment.plan import BASE, FULL, history_path, similarity_path
 from fdta.names import DETECTOR, Run
 from fdta.report.figures.style import DASHES, ERROR, MODELS, PALE, Drawing, listed, new_figure, say_in
-from fdta.report.results import Epoch, Similarity, Step, read_history, read_json
+from fdta.report.results import Epoch, Similarity, StepRecord, read_history, read_json
 
 NAMES = {DETECTOR: "detector alone", BASE: "base (no adapters)", FULL: "full (SA + TA + IA)"}
 STEPS = 40
@@ -124,9 +124,9 @@ def _seed(params: Experiment, variant: str) -> int:
     return 0 if variant == DETECTOR else params.benchmark.seeds[0]
 
 
-def _curve(path: Path, history: list[Step | Epoch], name: str) -> tuple[np.ndarray, np.ndarray]:
+def _curve(path: Path, history: list[StepRecord | Epoch], name: str) -> tuple[np.ndarray, np.ndarray]:
     """Epochs (n,) and means (n,) of the loss `name` in the `history` of `path`, n at most `STEPS`."""
-    steps = [record for record in history if isinstance(record, Step) and name in record.losses]
+    steps = [record for record in history if isinstance(record, StepRecord) and name in record.losses]
     if not steps:
         raise InputError(f"{path}: no step with the loss {name!r}; train the run first")
     values = np.array([step.losses[name] for step in steps])
@@ -138,7 +138,7 @@ def _curve(path: Path, history: list[Step | Epoch], name: str) -> tuple[np.ndarr
     return first, second
 
 
-def _validation(history: list[Step | Epoch], metric: Metric) -> tuple[np.ndarray, np.ndarray]:
+def _validation(history: list[StepRecord | Epoch], metric: Metric) -> tuple[np.ndarray, np.ndarray]:
     """Epochs (n,), counted from 1, and values (n,) of the validation score `metric`."""
     ends = [record for record in history if isinstance(record, Epoch) and metric.name in record.scores]
     return np.array([end.epoch + 1.0 for end in ends]), np.array([end.scores[metric.name] for end in ends])

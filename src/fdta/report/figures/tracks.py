@@ -13,7 +13,7 @@ from fdta.evaluate.matches import NONE
 from fdta.experiment.params import Experiment
 from fdta.experiment.plan import BASE, FULL
 from fdta.names import Run
-from fdta.report.figures.observed import Tracked, cosines, read_tracked, read_tracks
+from fdta.report.figures.observed import ObservedTracks, cosines, read_tracked, read_tracks
 from fdta.report.figures.style import (
     ERROR,
     INK,
@@ -205,7 +205,7 @@ def _number(names: dict[int, int], track: int) -> int:
     return names.setdefault(track, len(names) + 1)
 
 
-def _frame(panel: Axes, tracked: Tracked, sequence: Sequence, frame: int, names: dict[int, int]) -> None:
+def _frame(panel: Axes, tracked: ObservedTracks, sequence: Sequence, frame: int, names: dict[int, int]) -> None:
     image = sequence.image(frame)
     show_image(panel, image, image.shape)
     rows = tracked.rows(frame)
@@ -221,7 +221,7 @@ def _frame(panel: Axes, tracked: Tracked, sequence: Sequence, frame: int, names:
     panel.set(xlim=(0, sequence.width), ylim=(sequence.height, 0))
 
 
-def _matrix(panel: Axes, tracked: Tracked, frame: int, names: dict[int, int]) -> AxesImage | None:
+def _matrix(panel: Axes, tracked: ObservedTracks, frame: int, names: dict[int, int]) -> AxesImage | None:
     rows = tracked.rows(frame)
     if not len(rows):
         say_in(panel, "no object")
@@ -254,7 +254,7 @@ def _matrix(panel: Axes, tracked: Tracked, frame: int, names: dict[int, int]) ->
     return drawn
 
 
-def _taken_from(tracked: Tracked, row: int, rows: np.ndarray) -> int | None:
+def _taken_from(tracked: ObservedTracks, row: int, rows: np.ndarray) -> int | None:
     """Place in `rows` of the object that last had the identity which the object of `row` took; None: not in sight."""
     if not tracked.matches.switched[row]:
         return None
