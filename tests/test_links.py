@@ -20,7 +20,7 @@ OTHERS = [
     *(ROOT / name for name in ("Makefile", "Snakefile", "params.yaml", "tests/golden/README.md")),
     *sorted(path for pattern in ("workflow/**/*.*", "src/fdta/**/*.yaml") for path in ROOT.glob(pattern)),
 ]
-SOURCES = [*sorted(ROOT.glob("src/fdta/**/*.py")), *sorted(ROOT.glob("tests/**/*.py"))]
+SOURCES = sorted(path for folder in ("src/fdta", "benchmarks", "tests") for path in ROOT.glob(f"{folder}/**/*.py"))
 
 LINK = re.compile(r"\]\(\s*<?([^)\s>]+)|^\[[^\]]+\]:\s*(\S+)|\b(?:src|href)=\"([^\"]+)\"", re.MULTILINE)
 MENTION = re.compile(

@@ -24,6 +24,12 @@ CPU = torch.device("cpu")
         ("infer --size 64 64 --objects 2", "nowhere/configs/dancetrack.yaml: no such file"),
         ("train --size 64 64 --frames 2", "--frames 2: from 5 to 30"),
         ("infer --dtype float16 --device cpu", "float16"),
+        ("infer --size 64 8", "--size 64 8: both sides from 64"),
+        ("infer --size 64 100000", "to 8192"),
+        ("infer --objects 0", "--objects 0: between 1 and 50"),
+        ("train --objects 51", "--objects 51: between 1 and 50"),
+        ("infer --repeats 0", "--repeats 0: measure at least once"),
+        ("train --output .", "--output .: it is a folder"),
     ],
 )
 def test_bad_input_is_one_line(arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -146,7 +146,7 @@ def _tracking(options: argparse.Namespace) -> tuple[torch.device, torch.dtype, F
     from fdta.model.inference import precision
     from fdta.track.weights import load_run
 
-    _check(options)
+    check(options)
     device = choose_device(options.device, options.threads)
     dtype = precision(options.dtype, device)
     if (options.folder is None) != (options.weights is None):
@@ -158,7 +158,7 @@ def _tracking(options: argparse.Namespace) -> tuple[torch.device, torch.dtype, F
         model, settings, _ = load_run(options.weights, options.root, device, options.params, options.benchmark)
         return device, dtype, model, settings
     _without_run(options, "--weights")
-    _draw(options, 50)
+    draw(options, 50)
     settings = settings_of_size(Settings(), tuple(options.size))
     return device, dtype, drawn_model(settings, device), settings
 
@@ -171,7 +171,7 @@ def _train(options: argparse.Namespace) -> None:
     from fdta.names import Run
     from fdta.train.speed import measure_training
 
-    _check(options)
+    check(options)
     device = choose_device(options.device, options.threads)
     settings = Settings()
     if options.run is not None:
@@ -179,7 +179,7 @@ def _train(options: argparse.Namespace) -> None:
         settings = Experiment(options.params, options.benchmark).settings(run.dataset, run.variant)
     else:
         _without_run(options, "--run")
-    _draw(options, min(settings.association.labels, settings.detector.queries))
+    draw(options, min(settings.association.labels, settings.detector.queries))
     frames = settings.history if options.frames is None else options.frames
     training = settings.training
     if not training.gradient_frames < frames <= settings.history:
@@ -212,12 +212,12 @@ def _load(options: argparse.Namespace) -> None:
     from fdta.names import Run
     from fdta.train.loading import drawn_data, measure_loading
 
-    _check(options)
+    check(options)
     device = choose_device(options.device, options.threads)
     if options.run is None:
         _without_run(options, "--run")
         settings = Settings()
-        _draw(options, min(settings.association.labels, settings.detector.queries))
+        draw(options, min(settings.association.labels, settings.detector.queries))
         data: AbstractContextManager[Path] = drawn_data(settings, tuple(options.size), options.objects)
     else:
         _refuse(options, "with --run", "size", "objects")
@@ -314,8 +314,8 @@ def write(measured: dict[str, Any], output: Path | None) -> None:
         print(f"written: {output}")
 
 
-def _check(options: argparse.Namespace) -> None:
-    """Refuse beforehand what would only be refused after the measurement."""
+def check(options: argparse.Namespace) -> None:
+    """Raise InputError for values of --repeats and --output that would fail only after the measurement."""
     if getattr(options, "repeats", 1) < 1:
         raise InputError(f"--repeats {options.repeats}: measure at least once")
     if options.output is None:
@@ -338,8 +338,8 @@ def _without_run(options: argparse.Namespace, choice: str) -> None:
         raise InputError(f"--params and --benchmark are of a run; give {choice} with them")
 
 
-def _draw(options: argparse.Namespace, most: int) -> None:
-    """Fill in and check size and number of objects of drawn frames."""
+def draw(options: argparse.Namespace, most: int) -> None:
+    """Fill in size (height, width) and number of objects of drawn frames; InputError if they are out of range."""
     options.size = options.size or options.drawn_size
     options.objects = options.drawn_objects if options.objects is None else options.objects
     height, width = options.size
