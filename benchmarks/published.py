@@ -301,7 +301,10 @@ def _train(options: argparse.Namespace) -> None:
     settings, size = Settings(), tuple(options.size)
     training = settings.training
     if not training.gradient_frames < options.frames <= settings.history:
-        raise InputError(f"--frames {options.frames}: from {training.gradient_frames + 1} to {settings.history}")
+        raise InputError(
+            f"--frames {options.frames}: from {training.gradient_frames + 1}, because {training.gradient_frames} have "
+            f"a gradient, to {settings.history}, the settings' history"
+        )
     alone = options.no_gradient_dtype or options.dtype
     for name in (options.dtype, alone):
         precision(name, device)

@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
     ("arguments", "message"),
     [
         ("infer --size 64 64 --objects 2", "nowhere/configs/dancetrack.yaml: no such file"),
-        ("train --size 64 64 --frames 2", "--frames 2: from 5 to 30"),
+        ("train --size 64 64 --frames 2", "--frames 2: from 5, because 4 have a gradient, to 30"),
         ("infer --dtype float16 --device cpu", "float16"),
         ("infer --size 64 8", "--size 64 8: both sides from 64"),
         ("infer --size 64 100000", "to 8192"),

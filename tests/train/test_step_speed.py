@@ -5,6 +5,9 @@ import torch
 from helpers.tiny_settings import tiny_settings
 
 from fdta.errors import InputError
+from fdta.evaluate.timing import drawn_model
+from fdta.experiment.settings import Settings
+from fdta.model.fdta import FDTA
 from fdta.train.speed import drawn_clip, measure_training
 
 CPU = torch.device("cpu")
@@ -27,3 +30,17 @@ def test_the_drawn_clip_is_always_the_same() -> None:
         one.targets[1].boxes_cxcywh, other.targets[1].boxes_cxcywh
     )
     assert len(one.targets) == 2 and one.targets[0].identities.tolist() == [0, 1, 2]
+
+
+def test_a_shorter_clip_does_not_change_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model has the history of the settings, also if the clip has fewer frames."""
+    histories: list[int] = []
+    settings = tiny_settings(training={"gradient_frames": 1, "no_gradient_chunk": 2})
+
+    def drawn(settings: Settings, device: torch.device) -> FDTA:
+        histories.append(settings.history)
+        return drawn_model(settings, device)
+
+    monkeypatch.setattr("fdta.train.speed.drawn_model", drawn)
+    assert measure_training(settings, 3, (64, 96), 2, CPU, repeats=1)["frames"] == 3
+    assert histories == [4]

@@ -39,8 +39,8 @@ def measure_training(
         JSON-able: milliseconds per step (median, smallest, largest) and peak memory.
     """
     require_one(repeats)
-    settings = replace(settings, history=frames)
-    step = training_step(drawn_model(settings, device).train(), drawn_clip(frames, size, objects, device), settings)
+    model = drawn_model(settings, device).train()
+    step = training_step(model, drawn_clip(frames, size, objects, device), replace(settings, history=frames))
     forget_peak(device)
     clock, milliseconds = device_clock(device), []
     with tqdm(total=repeats + 1, unit="step", disable=None) as bar:
