@@ -22,7 +22,7 @@ from reference import Reference
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fdta.cli.bench import MEDIAN, check, draw, print_table, where, write
+from fdta.cli.bench import MEDIAN, check, choose_drawn, print_table, where, write
 from fdta.data.clips import ClipBatch
 from fdta.data.identities import assign_identities
 from fdta.device import choose_device
@@ -264,7 +264,7 @@ def main(arguments: list[str] | None = None) -> int:
     settings = Settings()
     try:
         check(options)
-        draw(options, min(settings.association.labels, settings.detector.queries))
+        choose_drawn(options, min(settings.association.labels, settings.detector.queries))
         (_infer if options.action == "infer" else _train)(options)
     except InputError as error:
         print(f"fdta: {error}", file=sys.stderr)

@@ -158,7 +158,7 @@ def _tracking(options: argparse.Namespace) -> tuple[torch.device, torch.dtype, F
         model, settings, _ = load_run(options.weights, options.root, device, options.params, options.benchmark)
         return device, dtype, model, settings
     _without_run(options, "--weights")
-    draw(options, 50)
+    choose_drawn(options, 50)
     settings = settings_of_size(Settings(), tuple(options.size))
     return device, dtype, drawn_model(settings, device), settings
 
@@ -179,7 +179,7 @@ def _train(options: argparse.Namespace) -> None:
         settings = Experiment(options.params, options.benchmark).settings(run.dataset, run.variant)
     else:
         _without_run(options, "--run")
-    draw(options, min(settings.association.labels, settings.detector.queries))
+    choose_drawn(options, min(settings.association.labels, settings.detector.queries))
     frames = settings.history if options.frames is None else options.frames
     training = settings.training
     if not training.gradient_frames < frames <= settings.history:
@@ -217,7 +217,7 @@ def _load(options: argparse.Namespace) -> None:
     if options.run is None:
         _without_run(options, "--run")
         settings = Settings()
-        draw(options, min(settings.association.labels, settings.detector.queries))
+        choose_drawn(options, min(settings.association.labels, settings.detector.queries))
         data: AbstractContextManager[Path] = drawn_data(settings, tuple(options.size), options.objects)
     else:
         _refuse(options, "with --run", "size", "objects")
@@ -338,7 +338,7 @@ def _without_run(options: argparse.Namespace, choice: str) -> None:
         raise InputError(f"--params and --benchmark are of a run; give {choice} with them")
 
 
-def draw(options: argparse.Namespace, most: int) -> None:
+def choose_drawn(options: argparse.Namespace, most: int) -> None:
     """Fill in size (height, width) and number of objects of drawn frames; InputError if they are out of range."""
     options.size = options.size or options.drawn_size
     options.objects = options.drawn_objects if options.objects is None else options.objects
