@@ -165,6 +165,23 @@ def tracker_of_people(labels: int = 8, history: int = 4, **settings: Any) -> Onl
     return OnlineTracker(similarity(labels), labels, 16, history, TrackerSettings(**settings))
 
 
+@pytest.mark.parametrize("candidates", [0, 2])
+def test_after_a_reset_a_tracker_is_as_a_new_one_and_keeps_its_graphs(candidates: int) -> None:
+    tracker = OnlineTracker(similarity(8), 8, 16, 4, TrackerSettings(), candidates=candidates)
+    frames = [people([1, 2]), people([3, 2, 1, 5, 6]), people([2])]
+    runs, graphs = [], []
+    for _ in range(2):
+        first = tracker._candidates
+        runs.append([tracker.update(*frame) for frame in frames])
+        graphs.append((first, tracker._candidates))
+        tracker.reset()
+    for before, after in zip(*runs, strict=True):
+        for name, value in vars(before).items():
+            np.testing.assert_array_equal(getattr(after, name), value)
+    assert graphs[0] == graphs[1]
+    assert len(set(graphs[0])) == (2 if candidates else 1)
+
+
 def identities(tracks: Tracks) -> list[int]:
     return tracks.identities.tolist()
 

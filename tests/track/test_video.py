@@ -406,6 +406,22 @@ def test_reading_ahead_keeps_order_and_defects():
     assert read == [0, 1, 2]
 
 
+def test_so_many_images_are_read_ahead_and_no_more():
+    read = []
+
+    def images():
+        for number in range(10):
+            read.append(number)
+            yield np.full((2, 2, 3), number, np.uint8)
+
+    ahead = read_ahead(images(), CPU, 3)
+    for number in range(4):
+        assert int(next(ahead)[0, 0, 0]) == number
+        assert len(read) <= number + 4
+    ahead.close()
+    assert len(read) <= 7
+
+
 def test_the_reading_thread_pins_for_cuda(monkeypatch):
     pinned = []
 
