@@ -1,11 +1,13 @@
-"""Names of runs."""
+"""Names of runs, and the check of every name that comes out of a file and becomes a part of a path."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
+from fdta.errors import InputError
 from fdta.settings import ParamsError
 
 DETECTOR = "detector"
@@ -41,3 +43,31 @@ class Run:
 
     def __str__(self) -> str:
         return f"{self.dataset}/{self.variant}/seed-{self.seed}"
+
+
+def check_file_name(name: str, what: str, source: Path) -> str:
+    """`name`, if it can only name a file or folder right in the folder that it is joined to.
+
+    Args:
+        name: as it stands in a file.
+        what: it names, for the message: "sequence".
+        source: the file.
+
+    Raises:
+        InputError: it is empty, longer than 200 characters, starts with a dot, or holds a slash, a backslash or a
+            control character.
+    """
+    if not re.fullmatch(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,199}", name):
+        raise InputError(f"{source}: {name[:60]!r} cannot name a {what}; it must be a plain name, without / and not ..")
+    return name
+
+
+def check_run_name(name: str, source: Path) -> str:
+    """`name`, the run of the checkpoint `source`, if each of its parts between slashes is a plain name.
+
+    Raises:
+        InputError: see `check_file_name`.
+    """
+    for part in name.split("/"):
+        check_file_name(part, f"run ({name[:60]!r}, the checkpoint's entry run)", source)
+    return name

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import os
 import pickle
+import tarfile
+import warnings
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -236,7 +240,7 @@ def of_no_association() -> dict[str, Any]:
 
 
 def test_detector_of_one_class() -> None:
-    found = read_published(saved(detector_alone(published(BASE))), class_index=15)
+    found = read_published(saved(detector_alone(published(BASE))), kept_class=15)
     assert found.detector_alone and found.settings.detector.classes == 1 and found.left_out == ()
 
 
@@ -320,6 +324,36 @@ def _one_box_head() -> None:
     saved(state)
 
 
+def _first(change: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    state = published(BASE)
+    name = next(iter(state))
+    return state | {name: change(state[name])}
+
+
+def _flipped_bit() -> None:
+    path = saved({"model": published(BASE)})
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _safetensors() -> None:
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    Path("published.pth").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+
+
+def _torchscript() -> None:
+    with warnings.catch_warnings(action="ignore"):
+        torch.jit.save(torch.jit.script(torch.nn.ReLU()), "published.pth")
+
+
+def _tar() -> None:
+    Path("pickle").write_bytes(b"")
+    with tarfile.open("published.pth", "w") as archive:
+        archive.add("pickle")
+    Path("pickle").unlink()
+
+
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
@@ -344,11 +378,24 @@ def _one_box_head() -> None:
         (_without("encoder.layers.0.norm1.bias"), "detector.encoder.0.attention_norm.bias is missing"),
         (
             lambda: saved({"model": published(BASE), "fdta": {"run": "../x/y", "settings": {}}}),
-            "its entry 'fdta' is not",
+            "'..' cannot name a run",
         ),
+        (lambda: saved({"model": published(BASE), "fdta": {"run": "x", "settings": {}}}), "its entry 'fdta' is not"),
         (lambda: saved({"model": published(BASE), "fdta": {"run": "x/y", "settings": {"history": "x"}}}), "history"),
         (_one_box_head, "without iterative box refinement"),
-        (lambda: saved(detector_alone(published(BASE), classes=5)), "5 classes apart; name the one to keep"),
+        (lambda: saved(detector_alone(published(BASE), classes=5)), "5 classes apart, not COCO's 91"),
+        (lambda: saved(defaultdict(int, epoch=3)), "collections.defaultdict; nothing in it was run. If you trust it"),
+        (lambda: saved(_first(lambda tensor: torch.full_like(tensor, torch.inf))), "holds nan or inf"),
+        (lambda: saved(_first(torch.Tensor.int)), "holds int32, weights are dense tensors of float"),
+        (lambda: saved(_first(lambda x: x.to(torch.complex64))), "holds complex64"),
+        (lambda: saved(_first(torch.Tensor.to_sparse)), "dense tensors"),
+        (_flipped_bit, "damaged, its record published/data/"),
+        (_safetensors, "a safetensors file, which is not read here; convert it"),
+        (_tar, "torch's oldest form, a tar archive. If you trust it, convert it"),
+        (
+            lambda: torch.jit.save(torch.jit.script(torch.nn.ReLU()), "published.pth"),
+            "a TorchScript archive; convert it",
+        ),
     ],
 )
 def test_refused(spoil: Callable[[], Any], told: str, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
@@ -372,4 +419,15 @@ def test_wrong_class_and_wrong_direction(capsys: pytest.CaptureFixture) -> None:
     assert "is a checkpoint of this package already" in capsys.readouterr().err
     checkpoint.save(Path("resume.pt"), {"format": checkpoint.FORMAT, "origin": "x"})
     assert run("export", "resume.pt", "--output", "other.pth") == 2
-    assert "not a finished model" in capsys.readouterr().err
+    assert "resume.pt: its entry 'run' is missing" in capsys.readouterr().err
+
+
+def test_what_trainers_put_beside_their_weights_is_taken() -> None:
+    beside = {
+        "args": argparse.Namespace(lr=1e-4, output=Path("x")),
+        "best": np.float64(0.5),
+        "epoch": np.int64(3),
+        "when": [np.float32(1), Path("y")],
+    }
+    saved({"model": published(BASE), **beside})
+    assert run("import", "published.pth", "--output", "model.pt") == 0

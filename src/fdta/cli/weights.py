@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--class",
         dest="class_name",
         metavar="CLASS",
-        help="class to keep of a detector of several: person, bird or a number; by default COCO's person",
+        help="class to keep of a detector of several: a number from 0; of COCO's 91 person (default) or bird",
     )
     read.set_defaults(call=_import)
     get = add_action(actions, "get", "download a published checkpoint of the catalogue")
@@ -59,8 +59,7 @@ def _import(options: argparse.Namespace) -> None:
     name = options.class_name
     if name is not None and name not in COCO_CLASSES and not name.isdecimal():
         raise InputError(f"--class {name}: give {', '.join(COCO_CLASSES)} or the number of a class")
-    class_index = None if name is None else COCO_CLASSES.get(name) or int(name)
-    found = import_checkpoint(options.file, options.output, class_index)
+    found = import_checkpoint(options.file, options.output, int(name) if name and name.isdecimal() else name)
     print(f"{options.file}: {found.kind}{' (the variant base)' if found.kind == 'MOTIP' else ''}")
     print(f"found: {_found(found)}; {len(found.state)} tensors")
     print(f"missing: {'; '.join(found.missing) or 'nothing'}")

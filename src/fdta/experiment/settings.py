@@ -67,8 +67,9 @@ class DatasetSettings:
     or null (from scratch)."""
     detector: str | None = None
     """A checkpoint of this package to use as the detector, without training one; null: train it."""
-    detector_class: Annotated[int, Field(ge=0)] = 1
-    """The class to keep of a published `detector_start` that tells COCO's 91 apart: 1 is person, 15 bird."""
+    detector_class: Annotated[int, Field(ge=0)] | None = None
+    """The class to keep of a published `detector_start` that tells several apart, counted from 0; of COCO's 91, 1 is
+    person, 15 bird, and null stands for person."""
     test_split: Name = "test"
     validation_split: Name = "val"
     overrides: dict[str, Any] = field(default_factory=dict)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fdta.errors import InputError
 from fdta.model import checkpoint
 from fdta.model.detector import DeformableDetector
 from fdta.model.fdta import FDTA
@@ -13,13 +12,13 @@ from fdta.model.weights import PUBLISHED_DETECTOR, to_published
 from fdta.names import DETECTOR
 
 
-def import_checkpoint(path: Path, output: Path, class_index: int | None = None) -> PublishedCheckpoint:
+def import_checkpoint(path: Path, output: Path, kept_class: str | int | None = None) -> PublishedCheckpoint:
     """Read a published checkpoint, check that it is a whole model, and write it to `output` in our format.
 
     Raises:
         InputError: as of `read_published`, or tensors are missing or do not fit each other.
     """
-    found = read_published(path, class_index)
+    found = read_published(path, kept_class)
     settings = found.settings
     model = (
         DeformableDetector(settings.backbone, settings.detector, settings.spatial)
@@ -44,9 +43,7 @@ def export_checkpoint(path: Path, output: Path) -> str:
     Raises:
         InputError: `path` cannot be read, or is not a finished model.
     """
-    value = checkpoint.load(path)
-    if not {"run", "settings", "model"} <= value.keys():
-        raise InputError(f"{path}: not a finished model; give the model.pt or detector.pt of a finished training")
+    value = checkpoint.load_model(path)
     detector_alone = value["run"].endswith(f"/{DETECTOR}")
     state = {f"detector.{name}" if detector_alone else name: tensor for name, tensor in value["model"].items()}
     names_of_criterion = {name for name in state if name.startswith("identity_adapter.")}

@@ -5,8 +5,6 @@ See docs/reproducing.md, Published checkpoints.
 
 from __future__ import annotations
 
-import argparse
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,13 +26,15 @@ from fdta.model.settings import (
     TemporalSettings,
 )
 from fdta.model.weights import from_published
-from fdta.names import DETECTOR
+from fdta.names import DETECTOR, check_run_name
 from fdta.settings import to_plain
 
 COCO_CLASSES = {"person": 1, "bird": 15}
 """Index of each class that the paper's data sets need, among COCO's."""
 _COCO = 91
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
+_COUNTER = "num_batches_tracked"
+"""End of the name of a counter that other batch norms keep."""
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 CRITERION, OURS = "criterion", "fdta"
 
@@ -65,20 +65,21 @@ class PublishedCheckpoint:
         return self.kind == "Deformable DETR"
 
 
-def read_published(path: Path, class_index: int | None = None) -> PublishedCheckpoint:
+def read_published(path: Path, kept_class: str | int | None = None) -> PublishedCheckpoint:
     """Published checkpoint of FDTA, MOTIP or Deformable DETR (with iterative box refinement, 91 classes or one).
 
     Args:
         path: file of ``torch.save``: a state dict, bare or in what a training saves with it.
-        class_index: the class to keep where the file tells several apart; None keeps COCO's person.
+        kept_class: the class to keep where the file tells several apart: its number, or of COCO's 91 a name of
+            `COCO_CLASSES`; None keeps COCO's person.
 
     Raises:
         InputError: the file cannot be read or wants to run code, or is of another model.
     """
-    value = _read(path)
+    value = checkpoint.read(path)
     if checkpoint.is_own(value):
         raise InputError(f"{path}: is a checkpoint of this package already; use it as it is")
-    state, wrapper, left_out = _our_names(value, path, class_index)
+    state, wrapper, left_out = _our_names(value, path, kept_class)
     kind = _kind(state)
     ours = wrapper.get(OURS)
     if ours is None:
@@ -97,20 +98,20 @@ def read_published(path: Path, class_index: int | None = None) -> PublishedCheck
     return PublishedCheckpoint(kind, run, settings, plain, state, tuple(missing), tuple(left_out))
 
 
-def load_detector(path: Path, class_index: int) -> dict[str, Tensor]:
+def load_detector(path: Path, kept_class: int | None) -> dict[str, Tensor]:
     """State dict of a detector without depth, to start a detector's training from.
 
     Args:
         path: a detector of this package, or a published checkpoint, of which the detector alone is read.
-        class_index: the class to keep where a published detector tells several apart.
+        kept_class: the class to keep where a published detector tells several apart; None keeps COCO's person.
 
     Raises:
         InputError: the file cannot be read.
     """
-    value = _read(path)
+    value = checkpoint.read(path)
     if checkpoint.is_own(value):
-        return value["model"]
-    state, _, _ = _our_names(value, path, class_index)
+        return checkpoint.checked(value, path, model=dict)["model"]
+    state, _, _ = _our_names(value, path, kept_class)
     return {
         name.removeprefix("detector."): tensor
         for name, tensor in state.items()
@@ -209,13 +210,8 @@ def settings_of(state: Mapping[str, Tensor], path: Path) -> ModelSettings:
         raise InputError(f"{path}: its shapes fit no model: {error}") from None
 
 
-def _read(path: Path) -> Any:
-    # The published detectors carry the arguments of their training, in a class that does nothing.
-    return checkpoint.read(path, allowed=[argparse.Namespace])
-
-
 def _our_names(
-    value: Any, path: Path, class_index: int | None
+    value: Any, path: Path, kept_class: str | int | None
 ) -> tuple[dict[str, Tensor], Mapping[str, Any], list[str]]:
     """State dict under our names, the detector's starting with "detector."; then as of `_unwrap`."""
     tensors, wrapper, left_out = _unwrap(value, path)
@@ -223,9 +219,7 @@ def _our_names(
         state = from_published(tensors)
         classes = len(state.get("detector.class_heads.0.bias", [None]))
         if classes > 1:
-            if class_index is None and classes != _COCO:
-                raise InputError(f"it tells {classes} classes apart; name the one to keep with --class NUMBER")
-            class_index = COCO_CLASSES["person"] if class_index is None else class_index
+            class_index = _class_index(kept_class, classes)
             state = from_published(tensors, class_index)
             left_out.append(f"{classes - 1} of {classes} classes (all but number {class_index})")
     except InputError as error:
@@ -239,12 +233,23 @@ def _our_names(
     return state, wrapper, left_out
 
 
+def _class_index(kept_class: str | int | None, classes: int) -> int:
+    if isinstance(kept_class, int):
+        return kept_class
+    if classes != _COCO:
+        raise InputError(
+            f"it tells {classes} classes apart, not COCO's {_COCO}, whose names alone are known; give the number of "
+            f"the class to keep, from 0 (--class NUMBER, or detector_class of the data set)"
+        )
+    return COCO_CLASSES[kept_class or "person"]
+
+
 def _ours(entry: Any, path: Path) -> tuple[dict[str, Any], str]:
     """Settings and run of a file that `export_checkpoint` wrote."""
     run = entry.get("run") if isinstance(entry, Mapping) else None
-    # Tracks go to a folder of the run's name, which must not lead elsewhere.
-    if not isinstance(run, str) or not re.fullmatch(r"[^./][^/]*(/[^./][^/]*)+", run) or "settings" not in entry:
+    if not isinstance(run, str) or "/" not in run or not isinstance(entry.get("settings"), Mapping):
         raise InputError(f"{path}: its entry {OURS!r} is not as `fdta weights export` writes it; remove or mend it")
+    check_run_name(run, path)
     checkpoint.model_settings(entry["settings"], path)
     return dict(entry["settings"]), run
 
@@ -273,11 +278,13 @@ def _unwrap(value: Any, path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any
         left_out += [str(key) for key, entry in value.items() if key not in known and entry not in (None, {})]
         value = value[inner]
     named = {key: entry for key, entry in value.items() if isinstance(entry, Tensor)} if wrapper else {}
+    for name, tensor in named.items():
+        if not str(name).endswith(_COUNTER):
+            checkpoint.check_tensor(name, tensor, path)
     if not named:
         raise InputError(f"{path}: holds no state dict; give a checkpoint of FDTA, MOTIP or Deformable DETR")
     left_out += [str(key) for key in value if key not in named]
-    # A counter that other batch norms keep.
-    tensors |= {key: entry for key, entry in _bare_names(named).items() if not key.endswith("num_batches_tracked")}
+    tensors |= {key: entry for key, entry in _bare_names(named).items() if not key.endswith(_COUNTER)}
     return tensors, wrapper, left_out
 
 

@@ -113,8 +113,8 @@ def detect_split(job: DetectJob, root: Path, folder: Path, device: torch.device)
         InputError: no such detector or split, or an image cannot be read.
     """
     path = root / job.model
-    state = checkpoint.load(path)
-    if not str(state.get("run")).endswith(f"/{DETECTOR}"):
+    state = checkpoint.load_model(path)
+    if not state["run"].endswith(f"/{DETECTOR}"):
         raise InputError(f"{path}: not a detector; train one with `fdta train {job.dataset}/{DETECTOR}`")
     settings = replace(read_settings(Settings, state["settings"], "settings", path), tracker=job.tracker)
     model = DeformableDetector(settings.backbone, settings.detector, settings.spatial)

@@ -27,8 +27,8 @@ def load_tracker(path: Path, device: torch.device) -> tuple[FDTA, Settings, str]
     Raises:
         InputError: no such checkpoint, or it cannot track.
     """
-    state = checkpoint.load(path)
-    if "run" not in state or state["run"].endswith("/detector"):
+    state = checkpoint.load_model(path)
+    if state["run"].endswith("/detector"):
         raise InputError(f"{path}: a detector alone cannot track; give a run such as dance/full/seed-0")
     settings = read_settings(Settings, state["settings"], "settings", path)
     model = FDTA(settings)

@@ -82,7 +82,7 @@ def train_detector(
     detector = DeformableDetector(settings.backbone, settings.detector, settings.spatial)
     if job.start is not None:
         start = root / job.start
-        checkpoint.fill(detector, load_detector(start, job.start_class or 0), start)
+        checkpoint.fill(detector, load_detector(start, job.start_class), start)
     model = nn.ModuleDict({"detector": detector})
     with_attributes = settings.loss.attributes > 0
     if with_attributes:

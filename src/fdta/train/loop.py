@@ -30,6 +30,17 @@ from fdta.train.settings import TrainingSettings
 
 LINE_STEPS = 100
 """Steps between the lines that are printed where nobody watches a progress bar."""
+STATE = {
+    "processes": int,
+    "step": int,
+    "epochs": int,
+    "epoch_seconds": float,
+    "model": dict,
+    "optimizer": dict,
+    "scaler": dict,
+    "history": dict,
+}
+"""Entries of a state from which a training is resumed, beside its origin."""
 SMALLEST_SCALE = 2.0**-14
 """Of the loss in float16, which is halved whenever gradients overflow; below it they always do."""
 
@@ -286,20 +297,25 @@ def _resume(
 ) -> Progress:
     if not path.is_file():
         return Progress()
-    state = checkpoint.load(path)
+    state = checkpoint.load(path, origin=str)
     if state["origin"] != origin or "history" not in state:
         if rank() == 0:
             _logger.info("%s: of another job; training from scratch", path)
         return Progress()
+    checkpoint.checked(state, path, **STATE)
     if state["processes"] != world_size():
         _fail(
             f"{path}: made by {state['processes']} processes, these are {world_size()}; use as many again, or "
             f"remove the file"
         )
     checkpoint.fill(model, state["model"], path)
-    optimizer.load_state_dict(state["optimizer"])
-    scaler.load_state_dict(state["scaler"])
-    return Progress(state["step"], state["epochs"], state["epoch_seconds"], Saved(**state["history"]))
+    try:
+        optimizer.load_state_dict(state["optimizer"])
+        scaler.load_state_dict(state["scaler"])
+        saved = Saved(**state["history"])
+    except (KeyError, TypeError, ValueError, RuntimeError):
+        _fail(f"{path}: not the state of this training; remove the file to train from scratch")
+    return Progress(state["step"], state["epochs"], state["epoch_seconds"], saved)
 
 
 def _history(folder: Path, saved: Saved) -> History:

@@ -158,7 +158,7 @@ def train_tracker(
     torch.manual_seed(job.seed)
     model = FDTA(settings)
     start = root / job.start
-    checkpoint.fill(model.detector, checkpoint.load(start)["model"], start, new=DEPTH_PARTS)
+    checkpoint.fill(model.detector, checkpoint.load(start, model=dict)["model"], start, new=DEPTH_PARTS)
     model.to(device)
     clips = ClipDataset(
         root / "data" / job.dataset,
