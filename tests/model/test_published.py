@@ -343,7 +343,7 @@ def _safetensors() -> None:
 
 
 def _torchscript() -> None:
-    with warnings.catch_warnings(action="ignore"):
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         torch.jit.save(torch.jit.script(torch.nn.ReLU()), "published.pth")
 
 
