@@ -13,29 +13,83 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fdta.errors import InputError
+
+OWN = ".made-by-fdta"
+"""Empty file in a folder that was made here: such a folder may be replaced, no other."""
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path next to `path`. On success it replaces `path` and is on disk; on failure it is removed."""
+    """Give a temporary path next to `path`. On success it replaces `path` and is on disk; on failure it is removed.
+
+    Raises:
+        InputError: see `check_replaceable`.
+    """
     path = Path(path)
+    check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
+    temporary = path.with_name(f".{path.stem[:100]}.{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
+        with _naming(path):
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, path)
+            _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_replaceable(path: Path) -> None:
+    """Refuse to write a file to `path` where something else is.
+
+    Raises:
+        InputError: there is a folder, a device, a pipe or a socket.
+    """
+    if path.is_file() or not path.exists():
+        return
+    kinds = ((path.is_dir(), "folder"), (path.is_fifo(), "pipe"), (path.is_socket(), "socket"))
+    kind = next((name for found, name in kinds if found), "device")
+    raise InputError(f"{path}: is a {kind}, which is not replaced; give the name of a file")
+
+
+def check_own_folder(path: Path) -> None:
+    """Refuse to replace a folder that was not made here (`OWN`).
+
+    Raises:
+        InputError: `path` is a file or a link, or a folder of somebody else's with something in it.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise InputError(f"{path}: a file or link stands where a folder is needed; choose another place or remove it")
+    if path.is_dir() and not (path / OWN).is_file() and any(path.iterdir()):
+        raise InputError(
+            f"{path}: the folder is there, was not made by this command, and would be replaced; choose another place or "
+            f"move it away"
+        )
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Tell of a full disk or a broken one which file or folder was being written, which the system does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in DISK_ERRORS:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 def place(made: Path, target: Path) -> None:
     """Put the file or folder `made` at `target`, which it replaces; both must be in one file system.
 
-    A folder that was there is set aside until the new one is in its place (`restore_folder`).
+    A folder that was there is set aside until the new one is in its place (`restore_folder`). The new one is marked as
+    made here (`OWN`).
     """
     restore_folder(target)
     try:
+        if made.is_dir():
+            (made / OWN).touch()
         _sync(made)
         if target.is_dir():
             os.replace(target, _aside(target))
@@ -56,18 +110,18 @@ def whole_folder(path: Path) -> Iterator[Path]:
     images would take too long, and a folder can be made again.
 
     Raises:
-        NotADirectoryError: `path` is a file or a link.
+        InputError: see `check_own_folder`.
     """
     path = Path(path)
-    if path.is_symlink() or path.is_file():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    check_own_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     restore_folder(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     temporary.mkdir()
     try:
-        yield temporary
-        place(temporary, path)
+        with _naming(path):
+            yield temporary
+            place(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -75,10 +129,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
 def restore_folder(path: Path) -> None:
     """Bring back the folder that `whole_folder` set aside for a new one, or remove it if the new one is in its place.
 
-    Does nothing if no folder is set aside.
+    Does nothing if no folder of ours is set aside.
     """
     aside = _aside(path)
-    if not aside.exists():
+    if not (aside / OWN).is_file():
         return
     if path.exists():
         shutil.rmtree(aside)

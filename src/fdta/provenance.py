@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fdta.errors import InputError
-from fdta.files import place, write_json
+from fdta.files import check_own_folder, check_replaceable, place, write_json
 from fdta.settings import ParamsError, read_settings, settings, to_plain
 
 FORMAT = 1
@@ -244,7 +244,13 @@ class Making:
         """Where to write the file or folder `output`; it is put in place when all is made.
 
         The place depends on the job, so that a killed step finds its work again.
+
+        Raises:
+            InputError: there is a folder that neither a record nor its mark tells to be a result.
         """
+        if not (self.root / self.job.record).is_file():
+            target = self.root / output
+            check_own_folder(target) if target.is_dir() else check_replaceable(target)
         self._work[output] = work_path(self.root, self.job, output)
         self._work[output].parent.mkdir(parents=True, exist_ok=True)
         return self._work[output]
@@ -341,7 +347,7 @@ def remove_other_work(root: Path, job: Job) -> None:
     """Remove what killed or outdated jobs left for the same result."""
     for output in (*job.outputs, str(Path(job.record).parent)):
         target = root / output
-        for path in target.parent.glob(f".{target.stem}.????????????????{target.suffix}"):
+        for path in target.parent.glob(f".{target.stem}.{'[0-9a-f]' * 16}{target.suffix}"):
             if path != work_path(root, job, output):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 

@@ -6,7 +6,9 @@ import dataclasses
 import difflib
 import functools
 import json
+import math
 import re
+import reprlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, dataclass_transform, overload
@@ -26,9 +28,10 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """Finite, not negative."""
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 """A probability or a part of a whole."""
-Name = Annotated[str, Field(pattern=r"^[\w-]+$", max_length=100)]
-"""Letters, digits, - and _: it names a folder."""
-
+Name = Annotated[str, Field(pattern=r"^\w[\w-]*$", max_length=100)]
+"""Letters, digits, - and _, no - at the start: it names a folder."""
+MOST_VALUES = 1_000_000
+"""Values of a YAML file, counted as often as anchors repeat them."""
 
 WANTED = {
     "int_type": "a whole number",
@@ -38,6 +41,7 @@ WANTED = {
     "bool_type": "true or false",
     "string_type": "text",
     "string_pattern_mismatch": "a name of letters, digits, - and _",
+    "string_too_long": "at most {max_length} characters",
     "tuple_type": "a list",
     "dict_type": "names with values",
     "dataclass_type": "names with values",
@@ -95,6 +99,17 @@ def to_plain(value: Any) -> Any:
     return _adapter(type(value)).dump_python(value, mode="json")
 
 
+def check_names(names: Iterable[Any], where: str, path: Path | str) -> None:
+    """Refuse names below the key `where` of the file `path` that may not name a folder.
+
+    Raises:
+        ParamsError: one is no `Name`.
+    """
+    for name in names:
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w-]{0,99}", name):
+            raise ParamsError(f"{path}: {where}.{_short(name)}: use letters, digits, - and _ in names, they name files")
+
+
 def named(names: Iterable[Any]) -> str:
     """`names` for a message."""
     return ", ".join(str(name) for name in names)
@@ -131,11 +146,26 @@ def read_yaml(path: Path) -> dict[str, Any]:
         value = yaml.load(path.read_bytes(), _UniqueKeys)
     except FileNotFoundError:
         raise ParamsError(f"{path}: no such file; run in the project's folder or give --params FILE") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ParamsError(f"{path}: its values are nested too deeply; write them flat") from None
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
         raise ParamsError(f"{path}:{line} is no valid YAML: {getattr(error, 'problem', error)}") from None
+    if _count(value, {}) > MOST_VALUES:
+        raise ParamsError(f"{path}: its anchors (&, *) repeat values more than {MOST_VALUES} times; write it without")
     return mapping({} if value is None else value, "the file", path)
+
+
+def _count(value: Any, counted: dict[int, float]) -> float:
+    """How many values there are in `value`; infinity for one that holds itself."""
+    if not isinstance(value, (dict, list)):
+        return 1
+    if id(value) not in counted:
+        counted[id(value)] = math.inf
+        within = value.values() if isinstance(value, dict) else value
+        counted[id(value)] = 1 + sum(_count(each, counted) for each in within)
+    return counted[id(value)]
 
 
 def mapping(value: Any, where: str, path: Path) -> dict[str, Any]:
@@ -145,7 +175,7 @@ def mapping(value: Any, where: str, path: Path) -> dict[str, Any]:
         ParamsError: it is something else.
     """
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise ParamsError(f"{path}: {where}: expected names with values, got {value!r}")
+        raise ParamsError(f"{path}: {where}: expected names with values, not {_short(value)}")
     return dict(value)
 
 
@@ -214,7 +244,7 @@ def _explained(cls: Any, error: ValidationError, where: str) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = reprlib.repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

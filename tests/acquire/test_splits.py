@@ -14,6 +14,7 @@ from helpers.published_forms import published_files, write_archive, write_folder
 from fdta.acquire import convert, splits
 from fdta.cli import main
 from fdta.data.motchallenge import read_split
+from fdta.experiment.params import Experiment
 
 for module in ("filelock", "requests"):
     pytest.importorskip(module)
@@ -279,7 +280,12 @@ def test_the_documented_fourth_data_set(published, tmp_path, monkeypatch, capsys
     assert [path.name for path in sorted(Path("data/mot17/train").iterdir())] == [
         f"MOT17-{number:02d}-FRCNN" for number in range(1, 8)
     ]
-    assert {tuple(set(s.ground_truth().identities)) for s in read_split(Path("data/mot17/train"))} == {(1, 2, 3)}
+    for sequence in read_split(Path("data/mot17/train")):
+        truth = sequence.ground_truth()
+        # Cars and people who do not count stay for the scoring, and are not learned.
+        assert set(truth.identities[truth.scores != 0]) == {1, 2, 3}
+        assert set(truth.identities) == {1, 2, 3, 8, 9}
+    assert not Experiment(Path("params.yaml")).settings("mot17", "full").clip.uncounted_boxes
     capsys.readouterr()
     assert main(["data", "check", "mot17"]) == 0
     assert "data/mot17/train: 7 sequences, 42 frames, 126 boxes" in capsys.readouterr().out

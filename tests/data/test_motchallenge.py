@@ -90,6 +90,7 @@ def test_written_boxes_come_back(tmp_path) -> None:
         np.array([0, 4, 4]),
         np.array([[1.25, -2, 3, 4], [5, 6, 7.5, 8], [9, 9, 9, 9]]),
         np.array([1, 0.5, 0.125]),
+        np.array([1, 1, 1]),
     )
     write_boxes(tmp_path / "deep" / "a.txt", boxes)
     first = (tmp_path / "deep" / "a.txt").read_text().splitlines()[0]
@@ -245,6 +246,6 @@ def test_split(tmp_path) -> None:
 
 
 def test_a_tiny_box_survives_writing(tmp_path):
-    tiny = Boxes(np.array([1]), np.array([4]), np.array([[5.0, 6.0, 1e-4, 2.0]]), np.array([0.5]))
+    tiny = Boxes(np.array([1]), np.array([4]), np.array([[5.0, 6.0, 1e-4, 2.0]]), np.array([0.5]), np.array([1]))
     write_boxes(tmp_path / "tracks.txt", tiny)
     assert read_boxes(tmp_path / "tracks.txt").boxes_xywh.tolist() == [[5.0, 6.0, 0.01, 2.0]]

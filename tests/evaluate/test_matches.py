@@ -13,7 +13,7 @@ def boxes(*rows: tuple[int, int, float]) -> Boxes:
     """Rows (frame, identity, x) of boxes of 10 x 10 pixels."""
     frames, identities, x = (np.array(column) for column in zip(*rows, strict=True))
     xywh = np.stack([x, np.zeros(len(x)), np.full(len(x), 10), np.full(len(x), 10)], axis=1).astype(float)
-    return Boxes(frames.astype(np.int64), identities.astype(np.int64), xywh, np.ones(len(x)))
+    return Boxes(frames.astype(np.int64), identities.astype(np.int64), xywh, np.ones(len(x)), np.ones(len(x), np.int64))
 
 
 def test_an_exchange_is_two_switches():

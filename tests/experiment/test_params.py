@@ -82,7 +82,7 @@ def test_overrides_rank_benchmark_dataset_variant():
         (["variants", "full"], [1], "variants.full: expected names with values"),
         (["variants", "detector"], {}, "variants.detector: the name is taken"),
         (["variants", "sort"], {}, "variants.sort: the name is taken"),
-        (["variants", "wide bins"], {}, "variants.wide bins: use letters"),
+        (["variants", "wide bins"], {}, "variants.'wide bins': use letters"),
         (["seeds"], [], "seeds: must be at least 1 values, not []"),
         (["seeds"], [0, 0], "seeds [0, 0] must be different"),
         (["seeds"], [-1], "seeds.0: must be at least 0"),

@@ -73,7 +73,7 @@ def write_tracks(root: Path, run: Run, sequence: Sequence, tracks: np.ndarray, k
     order = np.lexsort((tracks[keep], truth.frames[keep]))
     frames, boxes = truth.frames[keep][order], truth.boxes_xywh[keep][order]
     scores = np.ones(len(frames))
-    found = Boxes(frames, tracks[keep][order], boxes, scores)
+    found = Boxes(frames, tracks[keep][order], boxes, scores, np.ones(len(frames), np.int64))
     write_boxes(root / "tracks" / str(run) / "test" / f"{sequence.name}.txt", found)
     boxes_xyxy = np.hstack((boxes[:, :2], boxes[:, :2] + boxes[:, 2:])).astype(np.float32)
     # One direction an identity, and a little noise.

@@ -1,10 +1,12 @@
 import re
+import sys
 import uuid
 from pathlib import Path
 
 from fdta.errors import InputError
 from fdta.experiment.dvc import stage_steps
 from fdta.experiment.jobs import write_job
+from fdta.experiment.locks import release_stale_lock
 from fdta.experiment.params import Experiment
 from fdta.experiment.plan import page_figures
 from fdta.experiment.snapshot import read_snapshot, write_snapshot
@@ -23,6 +25,8 @@ try:
     STEPS = Steps(EXPERIMENT)
     STEPS.all()
 except InputError as error:
+    # Snakemake is silent about errors with --quiet all.
+    print(f"fdta: {error}", file=sys.stderr)
     raise WorkflowError(f"fdta: {error}") from None
 BENCHMARK = EXPERIMENT.benchmark
 RENDERED = [name for name, data in BENCHMARK.datasets.items() if data.render is not None]
@@ -37,6 +41,7 @@ DEVICE = "--device cuda" if BENCHMARK.gpus else "--device cpu"
 # file that is newer than everything and has a content that was never seen, unless the result is stale.
 STALE = Path(".snakemake/stale")
 if workflow.is_main_process:
+    release_stale_lock(Path())
     STALE.parent.mkdir(exist_ok=True)
     STALE.write_text(uuid.uuid4().hex)
 

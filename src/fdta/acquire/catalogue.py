@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+from fdta.evaluate.settings import Preprocessing
 from fdta.settings import ParamsError, mapping, read_settings, read_yaml, require, settings, suggestion
 
 SHIPPED = Path(__file__).with_name("catalogue.yaml")
@@ -91,8 +92,11 @@ class Form:
     first_identity: int = 0
     """The smallest identity; smaller ones are defects."""
     classes: tuple[int, ...] = ()
-    """Classes (8th column of a ground-truth line) to keep, and of these the lines whose 7th column is not 0; empty:
-    every line is kept as it is."""
+    """Classes (8th column of a ground-truth line) that count. The 7th column of other lines becomes 0: they stay for
+    the scoring's preprocessing, and are not trained on. Empty: every line stays as it is."""
+    preprocessing: Preprocessing | None = None
+    """What scoring takes away before it counts; null: as the benchmark does that a sequence is named after
+    (MOT17-02-...), else nothing."""
 
     def __post_init__(self) -> None:
         require(self.images == "." or is_inside(self.images), "images is a folder within the sequence")

@@ -12,6 +12,7 @@ import cv2
 
 from fdta.acquire.catalogue import Form, Split
 from fdta.data.motchallenge import (
+    FROM_ONE,
     Sequence,
     decode_image,
     image_names,
@@ -34,6 +35,10 @@ class SequenceReport:
     """Whether there is a gt.txt. Test splits may have none."""
     images: bool = True
     """Whether there are any images."""
+    uncounted: int = 0
+    """Boxes that scoring leaves out: their 7th column is 0."""
+    beyond: int = 0
+    """Boxes that reach more than a pixel beyond the image."""
     defects: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -100,8 +105,12 @@ def missing_sequences(found: int, split: Split) -> str | None:
     return None if found == split.sequences else f"{found} sequences instead of {split.sequences}"
 
 
+_ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)
+"""Of EXIF: the tag, and its values for images whose sides are exchanged."""
+
+
 def header_size(path: Path) -> tuple[int, int]:
-    """(width, height) in pixels that the header of an image tells.
+    """(width, height) in pixels that the header of an image tells, turned as it says (EXIF) that it is to be turned.
 
     Raises:
         InputError: the file is missing, cut short or no image.
@@ -112,10 +121,15 @@ def header_size(path: Path) -> tuple[int, int]:
         with path.open("rb") as stream, Image.open(stream, formats=("JPEG", "PNG")) as image:
             stream.seek(max(0, path.stat().st_size - 4096))
             cut = (b"\xff\xd9" if image.format == "JPEG" else b"IEND") not in stream.read()
-            size = image.size
+            # Asked for the EXIF of a PNG that has none, Pillow decodes all of it.
+            turned = "exif" in image.info and image.getexif().get(_ORIENTATION) in _QUARTER_TURNS
+            size = image.size[::-1] if turned else image.size
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; copy the sequence again") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except UnidentifiedImageError:
+        # The decoder takes other formats too, also under these names (WebP from a browser).
+        return _decoded_size(path)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         raise InputError(f"{path}: no image that can be decoded; copy the sequence again") from None
     if cut:
         raise InputError(f"{path}: cut short; copy the sequence again")
@@ -123,13 +137,13 @@ def header_size(path: Path) -> tuple[int, int]:
 
 
 def _decoded_size(path: Path) -> tuple[int, int]:
-    height, width = decode_image(path, cv2.IMREAD_UNCHANGED, "copy the sequence again").shape[:2]
+    height, width = decode_image(path, cv2.IMREAD_COLOR, "copy the sequence again").shape[:2]
     return width, height
 
 
 def _check_sequence(folder: Path, decode: bool, form: Form) -> SequenceReport:
     report = SequenceReport(folder.name)
-    frames = None
+    frames, size = None, None
     try:
         sequence = read_seqinfo(folder)
     except InputError as error:
@@ -141,6 +155,7 @@ def _check_sequence(folder: Path, decode: bool, form: Form) -> SequenceReport:
         report.images = bool(names)
         if names:
             report.defects += _image_defects(sequence, names, decode, form)
+        size = (sequence.width, sequence.height)
         if sequence.depth_folder.is_dir():
             report.defects += _depth_defects(sequence, decode)
     path = folder / "gt" / "gt.txt"
@@ -148,7 +163,10 @@ def _check_sequence(folder: Path, decode: bool, form: Form) -> SequenceReport:
         rows, defects = parse_boxes(path, frames)
         report.ground_truth = True
         report.boxes, report.identities = len(rows), len({row[1] for row in rows})
+        report.uncounted = sum(int(row[6]) == 0 for row in rows)
         report.defects += defects
+        if size is not None:
+            report.beyond = sum(_is_beyond(row[2:6], *size) for row in rows)
         report.defects += [
             f"{path}: identity {identity} is below {form.first_identity}, from where they count; correct it"
             for identity in sorted({row[1] for row in rows})
@@ -159,8 +177,16 @@ def _check_sequence(folder: Path, decode: bool, form: Form) -> SequenceReport:
     return report
 
 
+def _is_beyond(box: tuple[float, ...], width: int, height: int) -> bool:
+    left, top, right, bottom = box[0], box[1], box[0] + box[2], box[1] + box[3]
+    return left < -1 or top < -1 or right > width + 1 or bottom > height + 1
+
+
 def _image_defects(sequence: Sequence, names: dict[int, str], decode: bool, form: Form) -> Iterator[str]:
     images = sequence.folder / sequence.image_folder
+    if 0 in names:
+        yield f"{images / names[0]}: frame 0; {FROM_ONE}"
+        return
     for run in _runs(frame for frame in range(1, sequence.frames + 1) if frame not in names):
         yield f"{images}: frame {run} of {sequence.frames} is missing; copy it, or correct seqLength"
     for run in _runs(frame for frame in names if not 1 <= frame <= sequence.frames):

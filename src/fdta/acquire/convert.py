@@ -188,14 +188,14 @@ def _in_our_form(text: bytes, form: Form) -> bytes:
     """Lines of an annotation with what scoring needs in column 7; line by line, so that the numbers of lines stay.
 
     A 7th column of -1, or none, says that there is no confidence (BFT): the box counts, class 1, wholly visible. Of
-    several classes those of `form.classes` stay. Lines that are not understood stay as they are, for `check_split`.
+    several classes those of `form.classes` count. Lines that are not understood stay as they are, for `check_split`.
     """
     lines = text.split(b"\n")
     for number, line in enumerate(lines):
         columns = [column.strip() for column in line.strip().split(b",")]
         if form.classes and len(columns) >= 8 and _whole(columns[7]) is not None:
-            if _whole(columns[7]) not in form.classes or _whole(columns[6]) == 0:
-                lines[number] = b""
+            if _whole(columns[7]) not in form.classes:
+                lines[number] = b",".join([*columns[:6], b"0", *columns[7:]])
         elif len(columns) >= 6 and (len(columns) == 6 or _whole(columns[6]) == -1):
             lines[number] = b",".join([*columns[:6], b"1", b"1", b"1"])
     return b"\n".join(lines)

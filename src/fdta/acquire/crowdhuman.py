@@ -66,7 +66,7 @@ def convert_crowdhuman(annotations: Path, images: Path, folder: Path) -> int:
 def _records(path: Path) -> Iterator[tuple[str, list[list[float]]]]:
     """ID and boxes (x, y, w, h) of the persons of each image."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
         raise InputError(f"{path}: cannot be read; expected CrowdHuman's annotation_train.odgt or _val") from None
     for number, line in enumerate(lines, start=1):

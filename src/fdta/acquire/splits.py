@@ -186,8 +186,8 @@ def _held(target: Path) -> Iterator[None]:
     """Hold the lock of the split `target`, restored if a killed call set it aside; remove what else that call left."""
     with locked(target):
         restore_folder(target)
-        for left in target.parent.glob(f".{target.name}.*"):
-            if left.is_dir():
+        for pattern in ("unpacked", "[0-9a-f]" * 8):
+            for left in target.parent.glob(f".{target.name}.{pattern}"):
                 shutil.rmtree(left)
         yield
 

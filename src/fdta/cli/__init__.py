@@ -7,6 +7,7 @@ import errno
 import importlib
 import logging
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -37,6 +38,10 @@ COMMANDS = {
 REMEDIES = {
     errno.ENOSPC: "free some room or choose another folder",
     errno.EDQUOT: "free some room or choose another folder",
+    errno.EFBIG: "files may not be so large here, choose another folder",
+    errno.EIO: "the disk or the connection to it fails, look after it or choose another folder",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "its links lead in a circle, mend them",
     errno.EACCES: "choose a place where you may write",
     errno.EPERM: "choose a place where you may write",
     errno.EROFS: "choose a place where you may write",
@@ -77,7 +82,14 @@ def main(arguments: list[str] | None = None) -> int:
         if error.errno not in REMEDIES:
             raise
         place = error.filename2 or error.filename or "the output folder"
-        print(f"fdta: {place}: {error.strerror}; {REMEDIES[error.errno]}", file=sys.stderr)
+        room = _room(place) if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        print(f"fdta: {place}: {error.strerror}{room}; {REMEDIES[error.errno]}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "allocate memory" not in str(error):
+            raise
+        told = str(error).partition("\n")[0][-200:] or "out of memory"
+        print(f"fdta: this needs more memory than there is ({told}); give it less at a time", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         package = (error.name or "fdta").split(".")[0]
@@ -91,6 +103,12 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         logger.removeHandler(lines)
     return 0
+
+
+def _room(path: str) -> str:
+    """How much is free where `path` is or is to be, for a message."""
+    folder = next((parent for parent in Path(path).absolute().parents if parent.is_dir()), Path())
+    return f" ({shutil.disk_usage(folder).free / 2**20:.1f} MiB free)"
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

@@ -117,7 +117,7 @@ def _source(options: argparse.Namespace, split: str | None) -> Source:
 def _check(options: argparse.Namespace) -> None:
     from fdta.acquire.check import check_split, missing_sequences
 
-    defects = 0
+    defects: list[str] = []
     source, folders = _splits_to_check(options)
     for folder in folders:
         published = source.splits.get(folder.name) if source else None
@@ -125,17 +125,26 @@ def _check(options: argparse.Namespace) -> None:
         reports = check_split(folder, decode=options.decode, published=published, form=form)
         for report in reports:
             print(report)
-        found = sum(len(report.defects) for report in reports)
+        found = [defect for report in reports for defect in report.defects]
         wrong = missing_sequences(len(reports), published) if published else None
+        found += [f"{folder}: {wrong}"] if wrong else []
         counted = f"{len(reports)} sequences" if wrong is None else wrong
-        totals = [sum(getattr(report, name) for report in reports) for name in ("frames", "boxes", "identities")]
-        defects += found + (wrong is not None)
-        print(
-            f"{folder}: {counted}, {totals[0]} frames, {totals[1]} boxes, {totals[2]} identities; "
-            f"{found + (wrong is not None)} defects"
-        )
+        names = ("frames", "boxes", "identities", "uncounted", "beyond")
+        frames, boxes, identities, uncounted, beyond = (sum(getattr(report, n) for report in reports) for n in names)
+        defects += found
+        if uncounted:
+            print(
+                f"{folder}: {uncounted} boxes do not count (column 7 is 0): scoring leaves them out, training learns "
+                f"them unless clip.uncounted_boxes is false"
+            )
+        if beyond:
+            print(f"{folder}: {beyond} boxes reach beyond the image; training cuts them if clip.cut_boxes is true")
+        print(f"{folder}: {counted}, {frames} frames, {boxes} boxes, {identities} identities; {len(found)} defects")
     if defects:
-        raise InputError(f"{options.dataset}: {defects} defects, listed above; mend or remove these files")
+        raise InputError(
+            f"{options.dataset}: {len(defects)} defects, listed above; mend or remove these files; the first: "
+            f"{defects[0]}"
+        )
 
 
 def _splits_to_check(options: argparse.Namespace) -> tuple[Source | None, list[Path]]:

@@ -217,7 +217,8 @@ def _score(job: jobs.ScoreJob, made: Making, compute: Compute) -> None:
     from fdta.files import write_json
 
     dataset = job.run.partition("/")[0]
-    scores = score(made.root / "data" / dataset / job.split, made.root / "tracks" / job.run / job.split)
+    truth, tracks = made.root / "data" / dataset / job.split, made.root / "tracks" / job.run / job.split
+    scores = score(truth, tracks, preprocessing=job.preprocessing)
     write_json(made.path(job.outputs[0]), scores)
     print("  ".join(f"{name} {scores[COMBINED][name]:.1f}" for name in ("HOTA", "DetA", "AssA", "MOTA", "IDF1")))
 
@@ -250,11 +251,15 @@ def _speed(job: jobs.SpeedJob, made: Making, compute: Compute) -> None:
 
 
 def _submission(job: jobs.SubmissionJob, made: Making, compute: Compute) -> None:
+    write_zip(job, made.root, made.path(job.outputs[0]))
+
+
+def write_zip(job: jobs.SubmissionJob, root: Path, output: Path) -> None:
+    """Write the submission of `job` to `output`, and print what its scores are to be entered with."""
     from fdta.track.submission import write_submission
 
-    sequence_map = made.root / "data" / job.run.partition("/")[0] / "seqmaps" / f"{job.split}.txt"
-    tracks = made.root / "tracks" / job.run / job.split
-    digest = write_submission(sequence_map, tracks, made.path(job.outputs[0]), job.folder_in_zip)
+    sequence_map = root / "data" / job.run.partition("/")[0] / "seqmaps" / f"{job.split}.txt"
+    digest = write_submission(sequence_map, root / "tracks" / job.run / job.split, output, job.folder_in_zip)
     print("enter the server's scores in server-scores.yaml:")
     print(f"{job.run}: {{HOTA: , IDF1: , AssA: , MOTA: , DetA: , submission: '{digest}'}}")
 

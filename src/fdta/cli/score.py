@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from fdta.cli import add_description
+from fdta.evaluate.settings import Preprocessing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +17,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tracks", type=Path, required=True, metavar="FOLDER", help="folder of SEQUENCE.txt")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON to write")
+    parser.add_argument(
+        "--preprocessing",
+        choices=("auto", *get_args(Preprocessing)),
+        default="auto",
+        help="benchmark that tells what is taken away before counting; auto: the one that a sequence is named after "
+        "(MOT17-02-...)",
+    )
     parser.set_defaults(call=_score)
 
 
@@ -25,7 +34,8 @@ def _score(options: argparse.Namespace) -> None:
     from fdta.report.cells import Column, Number, Row, Table, Text
     from fdta.report.console import console_text
 
-    scores = score(options.ground_truth, options.tracks)
+    preprocessing = None if options.preprocessing == "auto" else options.preprocessing
+    scores = score(options.ground_truth, options.tracks, preprocessing=preprocessing)
     write_json(options.output, scores)
     numbers = [Number(scores[COMBINED][metric.name], metric) for metric in SCORES]
     columns = (Column("per cent", text=True), *(Column(metric.label) for metric in SCORES))

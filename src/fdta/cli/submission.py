@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from fdta.cli import add_description, add_params, add_root
 from fdta.names import Run
@@ -15,12 +16,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "\nresults/submissions/RUN.zip.",
     )
     parser.add_argument("run", help="DATASET/VARIANT/seed-N; instead of a variant also a baseline")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="zip to write, instead of the workflow's")
     add_root(parser)
     add_params(parser)
     parser.set_defaults(call=_submission)
 
 
 def _submission(options: argparse.Namespace) -> None:
-    from fdta.cli.run import execute_step
+    from fdta.cli.run import execute_step, write_zip
+    from fdta.experiment.jobs import SubmissionJob
+    from fdta.experiment.params import Experiment
+    from fdta.experiment.steps import Steps
 
-    execute_step(options, lambda steps: steps.submission(Run.parse(options.run)))
+    run = Run.parse(options.run)
+    if options.output is None:
+        execute_step(options, lambda steps: steps.submission(run))
+    else:
+        step = Steps(Experiment(options.params, options.benchmark), options.root).submission(run)
+        assert isinstance(step.job, SubmissionJob)
+        write_zip(step.job, options.root, options.output)

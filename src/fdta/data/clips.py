@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import logging
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,11 +21,16 @@ from fdta.data.augmentation import Frame, draw_augmentation, pan
 from fdta.data.images import statistics
 from fdta.data.motchallenge import Sequence, read_split
 from fdta.data.rendered import ATTRIBUTES
+from fdta.data.settings import ClipSettings
 from fdta.data.targets import Targets
+from fdta.distributed import rank
 from fdta.errors import InputError
+from fdta.settings import named
 
 if TYPE_CHECKING:
     from fdta.experiment.settings import Settings
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -155,6 +161,17 @@ class ClipDataset:
         self.settings, self.seed, self.with_depth = settings, seed, with_depth
         self.sequences = [s for split in splits for s in read_split(folder / split)]
         shortest = (length - 1) * settings.clip.intervals[0] + 1
+        short = [s.name for s in self.sequences if s.frames < shortest]
+        if short and rank() == 0:
+            _logger.warning(
+                "%s: %d of %d sequences have fewer than the %d frames of a clip and are left out (%s); lower history or "
+                "clip.intervals to train on them",
+                folder,
+                len(short),
+                len(self.sequences),
+                shortest,
+                named(short[:5]) + (", ..." if len(short) > 5 else ""),
+            )
         self.sequences = [s for s in self.sequences if s.frames >= shortest]
         stills = [s for name in settings.clip.stills for s in read_split(folder.parent / name)]
         if not self.sequences and not stills:
@@ -163,7 +180,7 @@ class ClipDataset:
             )
         self.stills = range(len(self.sequences), len(self.sequences) + len(stills))
         self.sequences += stills
-        self.truth = [_truth(s) for s in self.sequences]
+        self.truth = [_truth(s, settings.clip) for s in self.sequences]
         self.attributes = [_attributes(s) for s in self.sequences] if with_attributes else None
         self.sampler = ClipSampler(
             [s.frames for s in self.sequences], length, settings.clip.intervals, clips_per_epoch, seed, self.stills
@@ -257,12 +274,16 @@ def collate(clips: list[ClipBatch]) -> ClipBatch:
     return ClipBatch(images, padding, depth, targets, len(clips))
 
 
-def _truth(sequence: Sequence) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Per frame (index 0 unused): boxes_xyxy (n, 4) within the image, identities (n,)."""
+def _truth(sequence: Sequence, settings: ClipSettings) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Per frame (index 0 unused): boxes_xyxy (n, 4) and identities (n,) of what is learned."""
     rows = sequence.ground_truth()
-    boxes = np.clip(xywh_to_xyxy(rows.boxes_xywh), 0, np.array([sequence.width, sequence.height] * 2))
-    inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    frames, boxes, identities = rows.frames[inside], boxes[inside], rows.identities[inside]
+    if not settings.uncounted_boxes:
+        rows = rows.select(rows.scores.astype(int) != 0)
+    frames, boxes, identities = rows.frames, xywh_to_xyxy(rows.boxes_xywh), rows.identities
+    if settings.cut_boxes:
+        boxes = np.clip(boxes, 0, np.array([sequence.width, sequence.height] * 2))
+        inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        frames, boxes, identities = frames[inside], boxes[inside], identities[inside]
     borders = np.searchsorted(frames, np.arange(1, sequence.frames + 1))
     return list(zip(np.split(boxes, borders), np.split(identities, borders), strict=True))
 

@@ -10,7 +10,7 @@ import configparser
 import hashlib
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,16 @@ import numpy as np
 
 from fdta.errors import InputError
 from fdta.files import write_json, write_text
+from fdta.names import check_file_name
 
+FROM_ONE = "frames count from 1; if here they count from 0, renumber the images and the first column of gt.txt"
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png")
+MOST_FRAMES = 1_000_000
+"""Of a sequence: 9 hours at 30 frames a second. More is a mistake of writing."""
+MOST_SIDE = 100_000
+"""Of an image, in pixels."""
+MOST_PIXELS = 1e7
+"""Size of a coordinate."""
 
 
 @dataclass(frozen=True)
@@ -30,18 +38,24 @@ class Boxes:
     frames: np.ndarray
     """(n,) int64, counted from 1."""
     identities: np.ndarray
-    """(n,) int64."""
+    """(n,) int64, up to 2**53."""
     boxes_xywh: np.ndarray
     """(n, 4) float64 pixels, as in the file."""
     scores: np.ndarray
-    """(n,) float64, the 7th column; 1 where absent."""
+    """(n,) float64, the 7th column; 1 where absent. Of ground truth: 0 says that scoring leaves the box out."""
+    classes: np.ndarray
+    """(n,) int64, the 8th column; 1 where absent or no class."""
+
+    def select(self, keep: np.ndarray) -> Boxes:
+        """The rows where `keep`, (n,) bool, is True."""
+        return Boxes(*(getattr(self, field.name)[keep] for field in fields(self)))
 
 
 def read_boxes(path: Path, frames: int | None = None) -> Boxes:
     """Read a gt.txt or track file.
 
-    Lines have 6 to 10 comma-separated numbers; blanks around them, CRLF, empty lines and float coordinates are fine,
-    and identities may start at 0.
+    Lines have 6 to 10 comma-separated numbers; blanks around them, a comma at the end, CRLF, empty lines and float
+    coordinates are fine, and identities may start at 0.
 
     Args:
         path: the file.
@@ -49,7 +63,8 @@ def read_boxes(path: Path, frames: int | None = None) -> Boxes:
 
     Raises:
         InputError: the file is missing or no text, or a line is malformed (wrong number of columns, not a number, frame
-            number outside 1..`frames`, width or height not above 0, an identity twice in a frame).
+            number outside 1..`frames`, width or height not above 0, an identity twice in a frame, a number out of all
+            proportion).
     """
     rows, defects = parse_boxes(Path(path), frames)
     if defects:
@@ -98,6 +113,27 @@ def write_sequence_map(path: Path, names: Iterable[str], summary: dict[str, Any]
     """Write a sequence map: the names of a split's sequences, in order, and as .json its `split_summary`."""
     write_json(path.with_suffix(".json"), summary)
     write_text(path, "\n".join(["name", *sorted(names)]) + "\n")
+
+
+def read_sequence_map(path: Path) -> list[str]:
+    """Names of the sequences that the sequence map `path` lists, as it orders them.
+
+    Raises:
+        InputError: no such file, no text, no sequence in it, one twice, or a name that is no plain one.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; get the split with 'fdta data get' or 'fdta data import'") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: no text ({error}); remove it and get the split again") from None
+    names = [check_file_name(name, "sequence", path) for line in lines[1:] if (name := line.strip())]
+    if lines[:1] != ["name"] or not names or len(set(names)) < len(names):
+        raise InputError(
+            f"{path}: must be a line 'name' and a line for each of the split's sequences, none twice; found "
+            f"{len(names)} sequences; remove it and get the split again"
+        )
+    return names
 
 
 @dataclass(frozen=True)
@@ -208,8 +244,10 @@ class Sequence:
             InputError: they have.
         """
         if (width, height) != (self.width, self.height):
+            turned = ", turned as its EXIF orientation says" if (height, width) == (self.width, self.height) else ""
             raise InputError(
-                f"{path}: {width} x {height} pixels, but seqinfo.ini says {self.width} x {self.height}; mend either"
+                f"{path}: {width} x {height} pixels{turned}, but seqinfo.ini says {self.width} x {self.height}; mend "
+                f"either"
             )
 
 
@@ -229,14 +267,26 @@ def read_seqinfo(folder: Path) -> Sequence:
         section = parser["Sequence"]
         frames, width, height = (int(section[key]) for key in ("seqLength", "imWidth", "imHeight"))
         rate = float(section.get("frameRate", "30"))
-    except (configparser.Error, KeyError, ValueError) as error:
+    except (configparser.Error, KeyError, ValueError, OverflowError) as error:
         what = " ".join(str(error).split())
         raise InputError(f"{path}: malformed ({what}); a sequence needs one with {_SEQINFO}") from None
     if frames < 1:
         raise InputError(f"{path}: seqLength is {frames}, the sequence is empty; remove the folder {folder}")
-    if width < 1 or height < 1 or not rate > 0:
-        raise InputError(f"{path}: imWidth, imHeight and frameRate must be above 0; correct them")
-    return Sequence(folder.name, folder, frames, width, height, rate, image_folder=section.get("imDir", "img1"))
+    if frames > MOST_FRAMES:
+        raise InputError(
+            f"{path}: seqLength is {frames}, more than the {MOST_FRAMES} that a sequence may have; correct it"
+        )
+    if not (0 < width <= MOST_SIDE and 0 < height <= MOST_SIDE and 0 < rate < math.inf):
+        raise InputError(
+            f"{path}: imWidth, imHeight and frameRate must be above 0, the sides at most {MOST_SIDE}; correct them"
+        )
+    return Sequence(folder.name, folder, frames, width, height, rate, image_folder=_image_folder(section, path))
+
+
+def _image_folder(section: configparser.SectionProxy, path: Path) -> str:
+    name = section.get("imDir", "img1")
+    # "." is a sequence whose frames lie in its own folder.
+    return name if name == "." else check_file_name(name, "folder (imDir)", path)
 
 
 def write_seqinfo(sequence: Sequence) -> None:
@@ -266,6 +316,8 @@ def read_sequence(folder: Path) -> Sequence:
     for frame in range(1, sequence.frames + 1):
         expected = sequence.image_path(frame)
         if names.get(frame) != expected.name:
+            if 0 in names:
+                raise InputError(f"{images / names[0]}: frame 0; {FROM_ONE}")
             raise InputError(
                 f"{expected}: frame {frame} of {sequence.frames} is missing; copy it, or correct seqLength"
             )
@@ -288,6 +340,20 @@ def decode_image(path: Path, flags: int, remedy: str) -> np.ndarray:
         InputError: the file is missing, broken or cut short; ends with `remedy`.
     """
     return _decode(path, _read_image(path, remedy), flags, remedy)
+
+
+def write_image(path: Path, image: np.ndarray, quality: int = 95) -> None:
+    """Write `image`, (H, W, 3) uint8 BGR or (H, W) uint8, in the format that the name of the file `path` tells.
+
+    Args:
+        quality: of JPEG, 0..100.
+
+    Raises:
+        OSError: it cannot be written; OpenCV's own function would keep silent about a full disk.
+    """
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if path.suffix == ".jpg" else []
+    _, data = cv2.imencode(path.suffix, image, options)
+    path.write_bytes(data.tobytes())
 
 
 def _read_image(path: Path, remedy: str) -> bytes:
@@ -323,11 +389,11 @@ _COPY = "copy the sequence again"
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 _SEQINFO = "[Sequence] and the keys name, imDir, frameRate, seqLength, imWidth, imHeight"
 
-_Row = tuple[int, int, float, float, float, float, float]
+_Row = tuple[int, int, float, float, float, float, float, int]
 
 
 def parse_boxes(path: Path, frames: int | None) -> tuple[list[_Row], list[str]]:
-    """Good rows (frame, identity, x, y, w, h, score) of a gt.txt or track file, and one line for each bad one."""
+    """Good rows (frame, identity, x, y, w, h, score, class) of the file `path`, and one line for each bad one."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -354,6 +420,8 @@ def parse_boxes(path: Path, frames: int | None) -> tuple[list[_Row], list[str]]:
 
 def _parse_line(line: str, frames: int | None) -> _Row:
     columns = line.split(",")
+    if len(columns) > 6 and not columns[-1].strip():
+        del columns[-1]
     if not 6 <= len(columns) <= 10:
         raise ValueError(f"{len(columns)} instead of 6 to 10 columns; write frame,identity,x,y,w,h,... with commas")
     values = []
@@ -365,22 +433,32 @@ def _parse_line(line: str, frames: int | None) -> _Row:
         if not math.isfinite(value):
             raise ValueError(f"column {name!r} is {column.strip()!r}, not a number; correct it")
         values.append(value)
+    for value, name in zip(values[2:7], ("x", "y", "w", "h", "score"), strict=False):
+        if abs(value) > MOST_PIXELS:
+            raise ValueError(f"column {name!r} is {value:g}, beyond {MOST_PIXELS:g}; correct it or remove the line")
     frame, identity = int(values[0]), int(values[1])
+    if abs(identity) >= 2**53:
+        raise ValueError(
+            f"identity {columns[1].strip()} is beyond 2**53 and may be taken for its neighbour; renumber them"
+        )
     if (frame, identity) != tuple(values[:2]):
         raise ValueError(f"frame {values[0]:g} and identity {values[1]:g} must be whole numbers; correct them")
-    if frame < 1 or (frames is not None and frame > frames):
-        last = "..." if frames is None else str(frames)
-        raise ValueError(f"frame {frame} is outside 1..{last}; frames count from 1, correct it or seqLength")
-    if values[4] <= 0 or values[5] <= 0:
+    if frame == 0:
+        raise ValueError(f"frame 0 is outside 1..{frames or MOST_FRAMES}; {FROM_ONE}")
+    if not 1 <= frame <= (frames or MOST_FRAMES):
+        raise ValueError(f"frame {frame} is outside 1..{frames or MOST_FRAMES}; correct it or seqLength")
+    if min(values[4:6]) < 1e-6:
         raise ValueError(f"width {values[4]:g} and height {values[5]:g} must be above 0; correct or remove the line")
     left, top, width, height = values[2:6]
-    return frame, identity, left, top, width, height, values[6] if len(values) > 6 else 1.0
+    score = values[6] if len(values) > 6 else 1.0
+    known = len(values) > 7 and values[7].is_integer() and 0 < values[7] <= MOST_PIXELS
+    return frame, identity, left, top, width, height, score, int(values[7]) if known else 1
 
 
 def _sorted_boxes(rows: list[_Row]) -> Boxes:
-    table = np.array(sorted(rows), dtype=np.float64).reshape(-1, 7)
-    keys = table[:, :2].astype(np.int64)
-    return Boxes(keys[:, 0], keys[:, 1], table[:, 2:6], table[:, 6])
+    table = np.array(sorted(rows), dtype=np.float64).reshape(-1, 8)
+    keys = table[:, (0, 1, 7)].astype(np.int64)
+    return Boxes(keys[:, 0], keys[:, 1], table[:, 2:6], table[:, 6], keys[:, 2])
 
 
 def _without_colours(image: np.ndarray) -> np.ndarray | None:

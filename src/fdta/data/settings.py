@@ -50,5 +50,12 @@ class ClipSettings:
     still_shift: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.06
     """Largest shift from frame to frame of such a clip, as a share of the image's sides."""
 
+    uncounted_boxes: bool = True
+    """Whether boxes are learned that scoring leaves out, whose 7th column in gt.txt is 0. The published code learns
+    them, and its data sets have none. False by default where the catalogue's `form.classes` tells what counts."""
+    cut_boxes: bool = False
+    """Whether boxes that reach beyond the image are cut at its border before anything else. The published code keeps
+    them as they are, unless the clip is cropped."""
+
     def __post_init__(self) -> None:
         require(self.intervals[0] <= self.intervals[1], "intervals is (smallest, largest), from 1")

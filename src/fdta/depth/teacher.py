@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from fdta.data.motchallenge import Sequence, read_split
+from fdta.data.motchallenge import Sequence, read_split, write_image
 from fdta.data.rendered import read_true_depth
 from fdta.depth.sliding_window import INPUT_SIZE, video_depth
 from fdta.depth.video_depth_anything import Size, VideoDepthAnything, check_weights, load_video_depth_anything
@@ -156,8 +156,7 @@ def _write_maps(folder: Path, depth: Iterable[np.ndarray], maximum: float) -> No
     """Write (H, W) inverse depth of each frame as 8-bit map, `maximum` as 255."""
     for frame, image in enumerate(depth, start=1):
         scaled = np.round(image.astype(np.float32) / np.float32(maximum or 1) * 255)
-        # cv2.imwrite would keep silent about a full disk.
-        (folder / f"{frame:08d}.png").write_bytes(cv2.imencode(".png", scaled.astype(np.uint8))[1].tobytes())
+        write_image(folder / f"{frame:08d}.png", scaled.astype(np.uint8))
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ from typing import Any
 import numpy as np
 
 from fdta.boxes import pairwise_iou, xywh_to_xyxy
-from fdta.data.motchallenge import Boxes, read_boxes
+from fdta.data.motchallenge import MOST_FRAMES, Boxes, read_boxes
 from fdta.errors import InputError
+from fdta.evaluate.preprocessing import DISTRACTORS, preprocessing_of, scored_boxes
+from fdta.evaluate.settings import Preprocessing
 
+_LOG = logging.getLogger(__name__)
 COMBINED = "combined"
 """Name of the entry over all sequences; the others have the names of their sequences."""
 PERCENTAGES = {
@@ -27,11 +31,16 @@ COUNTS = {
 }
 
 
-def score(ground_truth: Path, tracks: Path, sequences: list[str] | None = None) -> dict[str, dict[str, float]]:
+def score(
+    ground_truth: Path,
+    tracks: Path,
+    sequences: list[str] | None = None,
+    preprocessing: Preprocessing | None = None,
+) -> dict[str, dict[str, float]]:
     """Scores of `tracks` per sequence, and over all of them as the entry `COMBINED`.
 
-    The HOTA family is averaged over its 19 thresholds; CLEAR and Identity match at an IoU of 0.5. As in TrackEval,
-    ground-truth rows whose 7th column is 0 are left out; classes are not looked at. "Combined" is TrackEval's: counts
+    The HOTA family is averaged over its 19 thresholds; CLEAR and Identity match at an IoU of 0.5. What is counted,
+    `fdta.evaluate.preprocessing.scored_boxes` tells. "Combined" is TrackEval's: counts
     are summed and ratios taken over the sums, so it is no mean over sequences.
 
     Args:
@@ -39,14 +48,15 @@ def score(ground_truth: Path, tracks: Path, sequences: list[str] | None = None) 
             sequence ends with its last ground-truth frame.
         tracks: folder of SEQUENCE.txt.
         sequences: names of the sequences to score; None: every one with ground truth.
+        preprocessing: the benchmark whose preprocessing comes first; None: the one that each sequence is named after.
 
     Returns:
         For each sequence in the order of their names, then for `COMBINED`: `PERCENTAGES` in per cent (MOTA may be
         negative) and `COUNTS`, under TrackEval's names.
 
     Raises:
-        InputError: a folder or file is missing, a line is malformed, a frame lies outside the sequence, or one frame
-            has an identity twice.
+        InputError: a folder or file is missing, a line is malformed, a frame lies outside the sequence, one frame has
+            an identity twice, or a sequence is called `COMBINED`.
     """
     from trackeval import metrics
 
@@ -57,6 +67,10 @@ def score(ground_truth: Path, tracks: Path, sequences: list[str] | None = None) 
     names = sorted(sequences) if sequences is not None else _sequences(ground_truth)
     if not names:
         raise InputError(f"{ground_truth}: no sequence to score; expected SEQUENCE/gt/gt.txt")
+    if COMBINED in names:
+        raise InputError(
+            f"{ground_truth / COMBINED}: a sequence cannot be called {COMBINED}, as the scores of all are; rename it"
+        )
     quiet = {"PRINT_CONFIG": False}
     judges = {
         "HOTA": metrics.HOTA(),
@@ -66,7 +80,15 @@ def score(ground_truth: Path, tracks: Path, sequences: list[str] | None = None) 
     }
     results: dict[str, dict[str, Any]] = {metric: {} for metric in judges}
     for name in names:
-        data = _sequence_data(ground_truth / name, tracks / f"{name}.txt")
+        gt_file, track_file = ground_truth / name / "gt" / "gt.txt", tracks / f"{name}.txt"
+        truth, found = _read(gt_file, track_file)
+        chosen = preprocessing or preprocessing_of(name)
+        if preprocessing is None and chosen == "none":
+            _tell_of_distractors(truth, gt_file)
+        try:
+            data = _sequence_data(*scored_boxes(truth, found, chosen))
+        except InputError as error:
+            raise InputError(f"{gt_file}: {error}") from None
         for metric, judge in judges.items():
             results[metric][name] = judge.eval_sequence(data)
     scores = {name: _summary({metric: results[metric][name] for metric in judges}) for name in names}
@@ -110,19 +132,34 @@ def _sequences(ground_truth: Path) -> list[str]:
     return [path.name for path in folders if (path / "gt/gt.txt").is_file()]
 
 
-def _sequence_data(folder: Path, track_file: Path) -> dict[str, Any]:
-    """What TrackEval's metrics take of one sequence: identities counted from 0, and IoU per frame."""
-    gt_file = folder / "gt" / "gt.txt"
+def _read(gt_file: Path, track_file: Path) -> tuple[Boxes, Boxes]:
+    folder = gt_file.parents[1]
     for path, what in ((gt_file, "ground truth"), (track_file, "tracks")):
         if not path.is_file():
             raise InputError(f"{path}: no such file; sequence {folder.name} has no {what}")
     frames = _length(folder / "seqinfo.ini")
     truth = read_boxes(gt_file, frames)
-    if frames is None:
-        frames = int(truth.frames.max(initial=0))
-    found = read_boxes(track_file, frames)
-    truth_ids, truth_boxes, truth_identities = _by_frame(truth, frames, truth.scores.astype(int) != 0)
-    found_ids, found_boxes, found_identities = _by_frame(found, frames, np.ones(len(found.frames), dtype=bool))
+    return truth, read_boxes(track_file, frames or int(truth.frames.max(initial=1)))
+
+
+def _tell_of_distractors(truth: Boxes, gt_file: Path) -> None:
+    """Print a line if rows that do not count look like the distractors of MOT17, whose tracks are taken away there."""
+    rows = int((np.isin(truth.classes, DISTRACTORS["MOT17"]) & (truth.scores.astype(int) == 0)).sum())
+    if rows:
+        _LOG.warning(
+            "%s: %d rows look like MOTChallenge's distractors (7th column 0, class 2, 7, 8 or 12); without its "
+            "preprocessing (--preprocessing MOT17) tracks on them count as false",
+            gt_file,
+            rows,
+        )
+
+
+def _sequence_data(truth: Boxes, found: Boxes) -> dict[str, Any]:
+    """What TrackEval's metrics take of one sequence: identities counted from 0, and IoU per frame."""
+    # Frames without a box on either side change no metric.
+    numbers = np.union1d(truth.frames, found.frames)
+    truth_ids, truth_boxes, truth_identities = _by_frame(truth, numbers)
+    found_ids, found_boxes, found_identities = _by_frame(found, numbers)
     return {
         "gt_ids": truth_ids,
         "tracker_ids": found_ids,
@@ -131,27 +168,30 @@ def _sequence_data(folder: Path, track_file: Path) -> dict[str, Any]:
         "num_tracker_dets": sum(map(len, found_ids)),
         "num_gt_ids": truth_identities,
         "num_tracker_ids": found_identities,
-        "num_timesteps": frames,
+        "num_timesteps": len(numbers),
     }
 
 
 def _length(seqinfo: Path) -> int | None:
-    """Frames of the sequence, or None without a seqinfo.ini."""
+    """Frames of the sequence, or None without a seqinfo.ini, which needs nothing else for this."""
     if not seqinfo.is_file():
         return None
     parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read_string(seqinfo.read_text(encoding="utf-8-sig"))
-        return parser.getint("Sequence", "seqLength")
+        frames = parser.getint("Sequence", "seqLength")
     except (configparser.Error, ValueError):
         raise InputError(f"{seqinfo}: [Sequence] seqLength is missing or no whole number") from None
+    if not 1 <= frames <= MOST_FRAMES:
+        raise InputError(f"{seqinfo}: seqLength is {frames}, outside 1..{MOST_FRAMES}; correct it")
+    return frames
 
 
-def _by_frame(boxes: Boxes, frames: int, keep: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray], int]:
-    """Identity indices and boxes (n, 4), ``xyxy``, of each frame, and how many identities there are."""
-    identities, indices = np.unique(boxes.identities[keep], return_inverse=True)
-    starts = np.searchsorted(boxes.frames[keep], np.arange(2, frames + 1))
-    return np.split(indices, starts), np.split(xywh_to_xyxy(boxes.boxes_xywh[keep]), starts), len(identities)
+def _by_frame(boxes: Boxes, numbers: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray], int]:
+    """Identity indices and boxes (n, 4), ``xyxy``, of each of the frames `numbers`, and the number of identities."""
+    identities, indices = np.unique(boxes.identities, return_inverse=True)
+    starts = np.searchsorted(boxes.frames, numbers[1:])
+    return np.split(indices, starts), np.split(xywh_to_xyxy(boxes.boxes_xywh), starts), len(identities)
 
 
 def _summary(results: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fdta.data.motchallenge import Sequence, write_seqinfo
+from fdta.data.motchallenge import Sequence, write_image, write_seqinfo
 from fdta.errors import InputError
 from fdta.experiment.settings import Settings
 from fdta.model.fdta import FDTA
@@ -50,7 +50,7 @@ def drawn_frames(size: tuple[int, int], frames: int) -> Iterator[Sequence]:
         for frame in range(1, frames + 1):
             coarse = random.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8)
             image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-            cv2.imwrite(str(images / f"{frame:08d}.jpg"), image)
+            write_image(images / f"{frame:08d}.jpg", image)
         yield sequence
 
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from fdta.acquire.catalogue import Checkpoint, Source
 from fdta.errors import InputError
+from fdta.evaluate.settings import Preprocessing
 from fdta.experiment.settings import Settings
 from fdta.files import write_text
 from fdta.provenance import job_key
@@ -207,6 +208,7 @@ class ScoreJob(Job):
     kind: Literal["score"] = "score"
     run: str
     split: str
+    preprocessing: Preprocessing | None = None
 
 
 @settings(kw_only=True)

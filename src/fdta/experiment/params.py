@@ -7,7 +7,6 @@ data set's, overridden by the variant's. Every mistake raises `ParamsError` with
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from fdta.experiment.settings import BenchmarkSettings, DatasetSettings, Setting
 from fdta.names import BASELINES, DETECTOR
 from fdta.settings import (
     ParamsError,
+    check_names,
     expand,
     mapping,
     merge,
@@ -91,8 +91,14 @@ class Experiment:
                 raise ParamsError(f"{path}: {key}: missing; add it")
         self._additions = raw.get("catalogue") or {}
         self._catalogue = read_catalogue(self._additions, path)
+        for key in ("benchmarks", "variants", "tables"):
+            check_names(mapping(raw[key], key, path), key, path)
         self._benchmarks = mapping(raw["benchmarks"], "benchmarks", path)
         self.benchmark_names = tuple(self._benchmarks)
+        for name, each in self._benchmarks.items():
+            where = f"benchmarks.{name}"
+            datasets = mapping(each, where, path).get("datasets") or {}
+            check_names(mapping(datasets, f"{where}.datasets", path), f"{where}.datasets", path)
         self._variants = {
             name: mapping(overrides or {}, f"variants.{name}", path)
             for name, overrides in mapping(raw["variants"], "variants", path).items()
@@ -114,7 +120,7 @@ class Experiment:
         """Names of the data sets of all benchmarks."""
         if self._all_datasets is not None:
             return self._all_datasets
-        names = [name for raw in self._benchmarks.values() for name in (raw or {}).get("datasets", {})]
+        names = [name for raw in self._benchmarks.values() for name in raw.get("datasets") or {}]
         return tuple(dict.fromkeys(names))
 
     @property
@@ -176,7 +182,11 @@ class Experiment:
 
     def _assembled(self, dataset: str, variant: str) -> Settings:
         benchmark, data = self.benchmark, self.benchmark.datasets[dataset]
+        source = self.source(dataset)
+        # What does not count stays in such a data set for its scoring (`Form.classes`).
+        chosen = {"clip": {"uncounted_boxes": False}} if source is not None and source.form.classes else {}
         overrides = [
+            (chosen, f"benchmarks.{benchmark.name}.datasets.{dataset}"),
             (benchmark.settings, f"benchmarks.{benchmark.name}.settings"),
             (data.overrides, f"benchmarks.{benchmark.name}.datasets.{dataset}.overrides"),
         ]
@@ -199,8 +209,6 @@ class Experiment:
         for name in self._variants:
             if name in (DETECTOR, *BASELINES):
                 raise ParamsError(f"{path}: variants.{name}: the name is taken by the {name} itself; choose another")
-            if not re.fullmatch(r"[\w-]+", name):
-                raise ParamsError(f"{path}: variants.{name}: use letters, digits, - and _ in names, they name folders")
         counterparts = sorted({table.dataset for table in self.tables.values()})
         for name, dataset in benchmark.datasets.items():
             if dataset.counterpart is not None and dataset.counterpart not in counterparts:
@@ -241,7 +249,7 @@ class Experiment:
         parent = raw.pop("inherits", None)
         if parent is None:
             return raw
-        if parent not in self._benchmarks:
+        if not isinstance(parent, str) or parent not in self._benchmarks:
             raise ParamsError(f"{self.path}: {where}.inherits: {parent!r} is no benchmark; {named(self._benchmarks)}")
         if parent in (name, *heirs):
             raise ParamsError(f"{self.path}: {where}.inherits: {parent!r} inherits from {name!r}; remove one of both")
@@ -249,7 +257,7 @@ class Experiment:
         return {**inherited, **raw, "settings": merge(inherited["settings"], raw["settings"])}
 
     def _benchmark(self, name: Any, seeds: Any) -> BenchmarkSettings:
-        if name not in self._benchmarks:
+        if not isinstance(name, str) or name not in self._benchmarks:
             raise ParamsError(f"{self.path}: benchmark: {name!r} is unknown; {suggestion(str(name), self._benchmarks)}")
         where = f"benchmarks.{name}"
         raw = {"seeds": seeds, **self._inherited(name), "name": name}

@@ -184,7 +184,9 @@ class Steps:
             (f"data/{run.dataset}/{split}", self.split(run.dataset, split)),
             (f"tracks/{run}/{split}", self.track(run, split)),
         ]
-        return self._file(jobs.ScoreJob, needs, f"scores/{run}/{split}.json", run=str(run), split=split)
+        source = self.experiment.source(run.dataset)
+        chosen = {} if source is None else {"preprocessing": source.form.preprocessing}
+        return self._file(jobs.ScoreJob, needs, f"scores/{run}/{split}.json", run=str(run), split=split, **chosen)
 
     def similarity(self, run: Run, split: str) -> Step:
         """Step that measures how alike the object embeddings of a run are."""

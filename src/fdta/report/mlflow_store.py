@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import sqlite3
 import urllib.error
@@ -11,6 +12,8 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from urllib.parse import urlsplit
+
+from fdta.errors import InputError
 
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -31,7 +34,11 @@ DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 def without_password(uri: str) -> str:
     """`uri` as it may be printed."""
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+        _ = parts.port
+    except ValueError:
+        raise InputError(f"{re.sub('//.*@', '//***@', uri)}: no address of a tracking server") from None
     return uri if parts.password is None else uri.replace(f":{parts.password}@", ":***@", 1)
 
 
@@ -40,6 +47,7 @@ def check_reachable(uri: str) -> None:
 
     Raises:
         OSError: nothing answers at `uri`.
+        HTTPException: what answers is no HTTP.
         sqlite3.Error: the file of `uri` is no database, or cannot be one.
     """
     place = urlsplit(uri)

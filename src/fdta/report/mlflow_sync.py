@@ -19,6 +19,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -94,7 +95,7 @@ def sync(params: Experiment, root: Path, tracking_uri: str | None = None) -> Syn
                 for dataset, local in runs.items():
                     if local:
                         _sync_dataset(client, params, dataset, local, root, state)
-            except (MlflowException, OSError, sqlite3.Error) as error:
+            except (MlflowException, OSError, HTTPException, sqlite3.Error) as error:
                 state.reason = str(error).partition("\n")[0].replace(uri, state.tracking_uri)
     state.unsent = [run.name for local in runs.values() for run in local if run.name not in state.runs]
     if state.reason is not None:

@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from fdta.data.motchallenge import read_split
 from fdta.errors import InputError
@@ -30,7 +30,7 @@ from fdta.settings import read_settings
 from fdta.track.submission import submission_digest
 
 T = TypeVar("T")
-Scores = dict[str, dict[str, int | float]]
+Scores = dict[str, dict[str, FiniteFloat]]
 """What `fdta score` writes: sequence (and `COMBINED`) -> metric -> value."""
 EDGES = (0, 0.25, 0.5, 0.75, 0.9)
 """Edges also of the histogram that `fdta similarity` writes."""
@@ -47,7 +47,7 @@ class StepRecord:
     epoch: int
     losses: dict[str, float]
     learning_rate: float
-    seconds: float
+    seconds: FiniteFloat
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Epoch:
 
     kind: Literal["epoch"]
     epoch: int
-    seconds: float
-    scores: dict[str, float]
+    seconds: FiniteFloat
+    scores: dict[str, FiniteFloat]
 
 
 RECORD: TypeAdapter[StepRecord | Epoch] = TypeAdapter(Annotated[StepRecord | Epoch, Field(discriminator="kind")])
@@ -67,11 +67,11 @@ RECORD: TypeAdapter[StepRecord | Epoch] = TypeAdapter(Annotated[StepRecord | Epo
 class Speed:
     """What `fdta bench infer` writes."""
 
-    milliseconds: dict[str, float]
+    milliseconds: dict[str, FiniteFloat]
     """Per frame, by component."""
     image: tuple[int, int]
     """Width and height in the network."""
-    objects: float
+    objects: FiniteFloat
     machine: str
     threads: int
 
@@ -81,9 +81,9 @@ class Similarity:
     """What `fdta similarity` writes; mean and share are None if there is no pair."""
 
     pairs: int
-    mean: float | None
-    high: Annotated[float | None, Field(alias=f"share_above_{HIGH}")]
-    histogram: dict[Literal["edges", "counts"], list[float]]
+    mean: FiniteFloat | None
+    high: Annotated[FiniteFloat | None, Field(alias=f"share_above_{HIGH}")]
+    histogram: dict[Literal["edges", "counts"], list[FiniteFloat]]
 
     def percent(self, low: float, high: float) -> float:
         """Share of the pairs between two edges of the histogram."""
@@ -95,7 +95,7 @@ class Similarity:
 class SequenceDepth:
     """What `fdta depth` writes of a sequence; no seconds if its maps were not made here."""
 
-    seconds: float | None
+    seconds: FiniteFloat | None
     bytes: int
 
 

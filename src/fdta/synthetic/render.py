@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from fdta.boxes import xyxy_to_xywh
-from fdta.data.motchallenge import Sequence, write_seqinfo
+from fdta.data.motchallenge import Sequence, write_image, write_seqinfo
 from fdta.files import whole_folder, write_json
 from fdta.settings import to_plain
 from fdta.synthetic.scenes import Scene, choreograph
@@ -129,7 +129,7 @@ def _write_sequence(folder: Path, name: str, settings: RenderSettings, scene: Sc
         (folder / sub).mkdir()
     for index, image in enumerate(painting.images):
         path = folder / "img1" / f"{index + 1:08d}.jpg"
-        cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        write_image(path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), JPEG_QUALITY)
     boxes_xywh = xyxy_to_xywh(painting.boxes_xyxy)
     present = (painting.visibility >= settings.minimum_visible) & (boxes_xywh[..., 2:] >= MINIMUM_SIDE).all(axis=-1)
     lines = []

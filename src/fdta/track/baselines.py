@@ -125,5 +125,6 @@ def _track(baseline: Baseline, sequence: Sequence, detections: Detections) -> Bo
         found = tracker.update(supervision.Detections(xyxy=boxes_xyxy, confidence=scores), image)
         found = found[found.tracker_id >= 0]
         found = found[np.argsort(found.tracker_id)]
-        rows.append((np.full(len(found), frame), found.tracker_id + 1, xyxy_to_xywh(found.xyxy), found.confidence))
+        frames, identities = np.full(len(found), frame), found.tracker_id + 1
+        rows.append((frames, identities, xyxy_to_xywh(found.xyxy), found.confidence, np.ones_like(frames)))
     return Boxes(*map(np.concatenate, zip(*rows, strict=True)))

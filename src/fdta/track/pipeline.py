@@ -43,7 +43,7 @@ class FrameTracks:
     def to_boxes(self, frame: int) -> Boxes:
         """As rows of a track file, of the frame with the number `frame`."""
         frames, scores = np.full(len(self), frame), self.scores.astype(np.float64)
-        return Boxes(frames, self.identities, xyxy_to_xywh(self.boxes_xyxy), scores)
+        return Boxes(frames, self.identities, xyxy_to_xywh(self.boxes_xyxy), scores, np.ones_like(frames))
 
     def to_supervision(self) -> supervision.Detections:
         """As `supervision.Detections`: xyxy, confidence and tracker_id.

@@ -6,7 +6,7 @@ import hashlib
 import zipfile
 from pathlib import Path
 
-from fdta.data.motchallenge import read_boxes
+from fdta.data.motchallenge import read_boxes, read_sequence_map
 from fdta.errors import InputError
 from fdta.files import whole_file
 
@@ -29,7 +29,7 @@ def write_submission(sequence_map: Path, tracks: Path, output: Path, folder: str
     Raises:
         InputError: the list cannot be read, or the tracks of a sequence are missing or malformed.
     """
-    names = _sequences(sequence_map)
+    names = read_sequence_map(sequence_map)
     for name in names:
         path = tracks / f"{name}.txt"
         if not path.is_file():
@@ -48,9 +48,3 @@ def write_submission(sequence_map: Path, tracks: Path, output: Path, folder: str
 def submission_digest(path: Path) -> str:
     """What tells the submission `path` from others."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:DIGEST]
-
-
-def _sequences(path: Path) -> list[str]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; get the split with 'fdta data get' or 'fdta data import'")
-    return [name for line in path.read_text().splitlines()[1:] if (name := line.strip())]

@@ -20,7 +20,7 @@ import torch
 
 from fdta.data import augmentation
 from fdta.data.clips import ClipDataset
-from fdta.data.motchallenge import Boxes, Sequence, write_boxes, write_seqinfo
+from fdta.data.motchallenge import Boxes, Sequence, write_boxes, write_image, write_seqinfo
 from fdta.depth.teacher import map_size
 from fdta.errors import InputError
 from fdta.experiment.settings import Settings
@@ -158,12 +158,13 @@ def drawn_data(settings: Settings, size: tuple[int, int], objects: int) -> Itera
                 coarse = random.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8)
                 blots = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
                 image = np.clip(blots + grain[frame : frame + height], 0, 255).astype(np.uint8)
-                cv2.imwrite(str(folder / "img1" / f"{frame:08d}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 90])
+                write_image(folder / "img1" / f"{frame:08d}.jpg", image, 90)
                 depth = cv2.resize(coarse[..., 0], map_size(width, height), interpolation=cv2.INTER_CUBIC)
-                cv2.imwrite(str(folder / "depth" / f"{frame:08d}.png"), depth)
+                write_image(folder / "depth" / f"{frame:08d}.png", depth)
             write_seqinfo(Sequence("drawn", folder, frames, width, height, 20.0))
             corner = random.uniform(0, 0.7, (frames * objects, 2)) * [width, height]
             boxes = np.concatenate([corner, np.tile([0.2 * width, 0.2 * height], (len(corner), 1))], axis=1)
             numbers, identities = np.repeat(np.arange(1, frames + 1), objects), np.tile(np.arange(objects), frames)
-            write_boxes(folder / "gt" / "gt.txt", Boxes(numbers, identities, boxes, np.ones(len(boxes))))
+            ones = np.ones(len(boxes))
+            write_boxes(folder / "gt" / "gt.txt", Boxes(numbers, identities, boxes, ones, ones.astype(np.int64)))
         yield Path(temporary) / "drawn"
