@@ -64,8 +64,8 @@ def check_own_folder(path: Path) -> None:
         raise InputError(f"{path}: a file or link stands where a folder is needed; choose another place or remove it")
     if path.is_dir() and not (path / OWN).is_file() and any(path.iterdir()):
         raise InputError(
-            f"{path}: the folder is there, was not made by this command, and would be replaced; choose another place or "
-            f"move it away"
+            f"{path}: the folder is there and not made by fdta, which would replace it; choose another place or move "
+            f"it away"
         )
 
 

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 
 from fdta.errors import InputError
 from fdta.files import check_own_folder, check_replaceable, place, write_json
-from fdta.settings import ParamsError, read_settings, settings, to_plain
+from fdta.settings import ParamsError, read_json, settings, to_plain
 
 FORMAT = 1
 RECORD = "record.json"
@@ -119,10 +119,8 @@ def job_key(job: Mapping[str, Any]) -> str:
 def read_record(path: Path) -> Record | None:
     """The record in the file `path`; None if there is none, or none that can be read."""
     try:
-        return read_settings(Record, json.loads(path.read_text()), "", path)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, ParamsError) as error:
+        return read_json(Record, path)
+    except (OSError, ParamsError) as error:
         _logger.warning("%s: no readable record (%s); its result is made again", path, error)
         return None
 
@@ -250,7 +248,10 @@ class Making:
         """
         if not (self.root / self.job.record).is_file():
             target = self.root / output
-            check_own_folder(target) if target.is_dir() else check_replaceable(target)
+            if not target.is_dir():
+                check_replaceable(target)
+            elif not target.is_symlink():
+                check_own_folder(target)
         self._work[output] = work_path(self.root, self.job, output)
         self._work[output].parent.mkdir(parents=True, exist_ok=True)
         return self._work[output]

@@ -94,6 +94,35 @@ def read_settings(cls: type[T], value: Any, where: str, path: Path | str) -> T:
         raise ParamsError(f"{path}: {_explained(cls, error, where)}") from None
 
 
+def read_json(kind: type[T], path: Path) -> T | None:
+    """Content of the JSON file `path`, or None where there is no such file.
+
+    Args:
+        kind: a class made by `settings`, or any other type that pydantic checks.
+        path: the file.
+
+    Raises:
+        ParamsError: it is no JSON of this kind; the message gives the path of the first wrong key.
+    """
+    try:
+        return read_settings(kind, parse_json(path.read_bytes(), path), "", path)
+    except FileNotFoundError:
+        return None
+
+
+def parse_json(data: bytes | str, source: Path | str) -> Any:
+    """Value of the JSON text `data` of `source`, a file or another place for the message.
+
+    Raises:
+        ParamsError: it is no JSON.
+    """
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        what = " ".join(str(error).split())
+        raise ParamsError(f"{source}: broken JSON ({what}); restore it, or remove it and make it again") from None
+
+
 def to_plain(value: Any) -> Any:
     """Settings as plain values for JSON and YAML."""
     return _adapter(type(value)).dump_python(value, mode="json")

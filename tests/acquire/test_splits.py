@@ -75,7 +75,7 @@ def test_get(workspace, published, capsys, dataset):
                 boxes = sequence.ground_truth()
                 assert len(boxes.frames) == 18 and set(boxes.scores) == {1}
                 assert boxes.identities.min() == (0 if dataset == "sportsmot" else 1)
-        assert sorted(path.name for path in folder.iterdir()) == names
+        assert sorted(path.name for path in folder.glob("[!.]*")) == names
     assert len(published[0].requests) == {"dancetrack": 5, "sportsmot": 3, "bft": 1}[dataset]
     assert len(yaml.safe_load(Path("checksums.json").read_text())) == len(published[0].requests)
     assert sorted(path.name for path in Path("data", dataset).iterdir() if not path.name.endswith(".lock")) == [
@@ -277,7 +277,7 @@ def test_the_documented_fourth_data_set(published, tmp_path, monkeypatch, capsys
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw | overrides | {"benchmark": "paper"}, sort_keys=False))
     for split in ("train", "test"):
         assert main(["data", "get", "mot17", split]) == 0
-    assert [path.name for path in sorted(Path("data/mot17/train").iterdir())] == [
+    assert [path.name for path in sorted(Path("data/mot17/train").glob("[!.]*"))] == [
         f"MOT17-{number:02d}-FRCNN" for number in range(1, 8)
     ]
     for sequence in read_split(Path("data/mot17/train")):
@@ -288,7 +288,7 @@ def test_the_documented_fourth_data_set(published, tmp_path, monkeypatch, capsys
     assert not Experiment(Path("params.yaml")).settings("mot17", "full").clip.uncounted_boxes
     capsys.readouterr()
     assert main(["data", "check", "mot17"]) == 0
-    assert "data/mot17/train: 7 sequences, 42 frames, 126 boxes" in capsys.readouterr().out
+    assert "data/mot17/train: 7 sequences, 42 frames, 140 boxes" in capsys.readouterr().out
 
 
 def test_weights(workspace, published, capsys):

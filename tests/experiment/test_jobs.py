@@ -89,7 +89,7 @@ def test_a_job_file_that_was_edited_is_refused(steps: Steps, tmp_path: Path, cap
     ("text", "told"),
     [
         ("", "broken JSON"),
-        ("[1]", "expected names with values"),
+        ("[1]", "must be names with values"),
         ('{"kind": "no"}', "is no kind of job"),
         ('{"kind": "score"}', "missing"),
     ],

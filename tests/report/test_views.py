@@ -14,8 +14,9 @@ from fdta.report.cells import Column, Difference, Missing, Number, Row, Table, T
 from fdta.report.console import console_text
 from fdta.report.csv_files import csv_text
 from fdta.report.markdown import grid, section
-from fdta.report.results import Epoch, Results, Similarity, StepRecord, read_history, read_json
+from fdta.report.results import Epoch, Results, Similarity, StepRecord, read_history
 from fdta.report.views import paper_table, tables
+from fdta.settings import read_json
 
 TABLE = Table(
     (Column("", text=True), Column("paper", "HOTA", paper=True), Column("diff", "HOTA", page_only=True)),

@@ -39,7 +39,7 @@ def test_training_ended_at_random_moments_ends_with_the_same_bytes(root, params_
     assert len(told) == ended.count(143) and "Traceback" not in done.stderr
     folder = root / "models" / RUN
     interrupted = (folder / "model.pt").read_bytes()
-    assert {path.name for path in folder.iterdir()} == {"model.pt", "history.jsonl", "record.json"}
+    assert {path.name for path in folder.glob("[!.]*")} == {"model.pt", "history.jsonl", "record.json"}
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     assert [record["step"] for record in read_history(folder, "step")] == list(range(1, 13))
     assert [record["epoch"] for record in read_history(folder, "epoch")] == [0, 1]

@@ -7,7 +7,6 @@ What the catalogue does not know of a file, its size and SHA-256, is recorded at
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import re
@@ -25,6 +24,7 @@ from tqdm import tqdm
 from fdta.acquire.catalogue import Place, is_inside
 from fdta.errors import InputError
 from fdta.files import write_json
+from fdta.settings import read_json
 
 if TYPE_CHECKING:
     import requests
@@ -89,16 +89,11 @@ class Checksums:
         elif digest != known_digest:
             raise InputError(
                 f"{called or file}: another file than {told_by} tells (SHA-256 {digest[:12]}... instead of "
-                f"{known_digest[:12]}...)"
+                f"{str(known_digest)[:12]}...)"
             )
 
-    def _read(self) -> dict[str, dict]:
-        try:
-            return json.loads(self.path.read_text())
-        except FileNotFoundError:
-            return {}
-        except ValueError:
-            raise InputError(f"{self.path}: broken, no JSON; restore it, or remove it to record anew") from None
+    def _read(self) -> dict[str, dict[str, int | str]]:
+        return read_json(dict[str, dict[str, int | str]], self.path) or {}
 
     def _record(self, key: str, entry: dict) -> None:
         with locked(self.path):
@@ -293,8 +288,8 @@ def _begin(response: requests.Response, url: str, path: Path, start: int) -> tup
 def _validator(note: Path, url: str) -> str | None:
     """What If-Range needs to go on with a part file; None: the file must be downloaded anew."""
     try:
-        told = json.loads(note.read_text())
-    except (FileNotFoundError, ValueError):
+        told = read_json(dict[str, str | None], note) or {}
+    except InputError:
         return None
     version = told.get("version") if told.get("url") == url else None
     return None if version is None or version.startswith("W/") else version
@@ -374,7 +369,9 @@ def _fetch_drive_folder(place: Place, folder: Path, key: str, checksums: Checksu
 
     listing = folder / _LISTING
     if listing.is_file():
-        for name in json.loads(listing.read_text()):
+        for name in read_json(list[str], listing) or ():
+            if not is_inside(name):
+                raise InputError(f"{listing}: {name!r} leads out of the folder; remove the file")
             if not (folder / name).is_file():
                 listing.unlink()
                 raise InputError(f"{folder / name}: gone; give the command again to download it")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,11 +17,20 @@ from fdta.acquire.catalogue import Source
 from fdta.acquire.check import check_split, missing_sequences
 from fdta.acquire.convert import PublishedFolders, is_part_of
 from fdta.acquire.download import Checksums, fetch, locked
-from fdta.data.motchallenge import sequence_folders, sequence_map_path, split_summary, write_sequence_map
+from fdta.data.motchallenge import (
+    IMAGE_EXTENSIONS,
+    is_image_name,
+    sequence_folders,
+    sequence_map_path,
+    split_summary,
+    write_sequence_map,
+)
 from fdta.errors import InputError
 from fdta.files import restore_folder, whole_folder
+from fdta.settings import named
 
 _LOG = logging.getLogger(__name__)
+_PICTURES = (*IMAGE_EXTENSIONS, ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".jp2", ".avif", ".heic", ".exr")
 
 
 def get_split(
@@ -90,7 +100,7 @@ def import_splits(
             _verify(source, each, target)
         taken[each] = target
     if not taken and not all(sequence_map_path(root / name / each).is_file() for each in source.splits):
-        raise InputError(f"{path}: {_expected(source, source.splits)}")
+        raise InputError(f"{path}: {_expected(source, source.splits)}{_unlike_frames(path)}")
     return taken
 
 
@@ -114,7 +124,7 @@ def _take(name: str, source: Source, split: str, path: Path, target: Path, check
             return
     archives = _archives_in(source, split, path)
     if not archives:
-        raise InputError(f"{path}: {_expected(source, [split])}")
+        raise InputError(f"{path}: {_expected(source, [split])}{_unlike_frames(path)}")
     for archive in archives:
         if archive.name in source.archives:
             checksums.check(archive, f"{name}/{archive.name}", source.archives[archive.name], record=False)
@@ -203,8 +213,18 @@ def _scratch(target: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _unlike_frames(path: Path) -> str:
+    """What is wrong with the name of an image below `path`, for a message; empty if there is none."""
+    for folder, _, names in os.walk(path):
+        for name in sorted(names):
+            if Path(name).suffix.lower() in _PICTURES and not is_image_name(Path(name)):
+                wanted = f"a number and one of {named(IMAGE_EXTENSIONS)}, such as 000001.jpg"
+                return f"; {Path(folder) / name} is not called as frames are: {wanted}; rename or convert them"
+    return ""
+
+
 def _expected(source: Source, splits: Iterable[str]) -> str:
-    named = [f"{folder}/" for split in splits for folder in source.splits[split].folders or (split,)]
+    folders = [f"{folder}/" for split in splits for folder in source.splits[split].folders or (split,)]
     archives = [name for split in splits for name in source.split_archives(split)] if source.archives else []
-    looked = " or ".join(filter(None, [", ".join(dict.fromkeys(named)), ", ".join(dict.fromkeys(archives))]))
+    looked = " or ".join(filter(None, [", ".join(dict.fromkeys(folders)), ", ".join(dict.fromkeys(archives))]))
     return f"no sequences of {source.title} found; expected {looked} with frames in SEQUENCE/{source.form.images}/"

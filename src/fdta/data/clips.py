@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import logging
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
@@ -25,12 +24,14 @@ from fdta.data.settings import ClipSettings
 from fdta.data.targets import Targets
 from fdta.distributed import rank
 from fdta.errors import InputError
-from fdta.settings import named
+from fdta.settings import named, read_json
 
 if TYPE_CHECKING:
     from fdta.experiment.settings import Settings
 
 _logger = logging.getLogger(__name__)
+_MOST_IDENTITIES = 1_000_000
+"""Of a sequence whose identities have attributes."""
 
 
 @dataclass(frozen=True)
@@ -164,8 +165,8 @@ class ClipDataset:
         short = [s.name for s in self.sequences if s.frames < shortest]
         if short and rank() == 0:
             _logger.warning(
-                "%s: %d of %d sequences have fewer than the %d frames of a clip and are left out (%s); lower history or "
-                "clip.intervals to train on them",
+                "%s: %d of %d sequences have fewer than the %d frames of a clip and are left out (%s); lower history "
+                "or clip.intervals to train on them",
                 folder,
                 len(short),
                 len(self.sequences),
@@ -181,7 +182,14 @@ class ClipDataset:
         self.stills = range(len(self.sequences), len(self.sequences) + len(stills))
         self.sequences += stills
         self.truth = [_truth(s, settings.clip) for s in self.sequences]
-        self.attributes = [_attributes(s) for s in self.sequences] if with_attributes else None
+        self.attributes = (
+            [
+                _attributes(s, np.concatenate([identities for _, identities in truth]))
+                for s, truth in zip(self.sequences, self.truth, strict=True)
+            ]
+            if with_attributes
+            else None
+        )
         self.sampler = ClipSampler(
             [s.frames for s in self.sequences], length, settings.clip.intervals, clips_per_epoch, seed, self.stills
         )
@@ -288,13 +296,19 @@ def _truth(sequence: Sequence, settings: ClipSettings) -> list[tuple[np.ndarray,
     return list(zip(np.split(boxes, borders), np.split(identities, borders), strict=True))
 
 
-def _attributes(sequence: Sequence) -> np.ndarray:
-    """(largest identity + 1, A) int64, class of each attribute."""
+def _attributes(sequence: Sequence, identities: np.ndarray) -> np.ndarray:
+    """(largest identity + 1, A) int64, class of each attribute, -1 where it is not told."""
     path = sequence.folder / "attributes.json"
-    if not path.is_file():
+    told = read_json(dict[str, dict[str, int]], path)
+    if told is None:
         raise InputError(f"{path}: no such file; set loss.attributes to 0 for data without appearance attributes")
-    known = {int(identity): classes for identity, classes in json.loads(path.read_text()).items()}
-    table = np.full((max(known) + 1, len(ATTRIBUTES)), -1, np.int64)
-    for identity, classes in known.items():
-        table[identity] = [classes[name] for name in ATTRIBUTES]
+    if identities.min(initial=0) < 0 or identities.max(initial=0) > _MOST_IDENTITIES:
+        raise InputError(f"{path.parent / 'gt' / 'gt.txt'}: identities must be in 0..{_MOST_IDENTITIES}; renumber them")
+    table = np.full((identities.max(initial=0) + 1, len(ATTRIBUTES)), -1, np.int64)
+    for identity in np.unique(identities).tolist():
+        classes = told.get(str(identity), {})
+        for column, (name, count) in enumerate(ATTRIBUTES.items()):
+            table[identity, column] = classes.get(name, -1)
+            if not -1 <= table[identity, column] < count:
+                raise InputError(f"{path}: {identity}.{name}: must be in 0..{count - 1}; render the sequence again")
     return table

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import math
 import tempfile
 import time
@@ -23,6 +22,7 @@ from fdta.depth.sliding_window import INPUT_SIZE, video_depth
 from fdta.depth.video_depth_anything import Size, VideoDepthAnything, check_weights, load_video_depth_anything
 from fdta.errors import InputError
 from fdta.files import whole_folder, write_json
+from fdta.settings import read_json
 
 _RECORD = "teacher.json"
 """File among the maps that tells who made them, and in how many seconds. Maps without it are the user's own."""
@@ -96,11 +96,11 @@ class _Estimator:
                     f"or remove it to have all of it made"
                 )
             return _costs(sequence, None)
-        if record is None or missing or record["made_by"] != self._signature:
+        if record is None or missing or record.get("made_by") != self._signature:
             began = time.monotonic()
             self._make(sequence, folder, began)
             record = _read_record(folder / _RECORD)
-        return _costs(sequence, record["seconds"] if record else None)
+        return _costs(sequence, record.get("seconds") if record else None)
 
     @functools.cached_property
     def _signature(self) -> dict[str, str | int]:
@@ -160,7 +160,7 @@ def _write_maps(folder: Path, depth: Iterable[np.ndarray], maximum: float) -> No
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.is_file() else None
+    return read_json(dict[str, Any], path)
 
 
 def _costs(sequence: Sequence, seconds: float | None) -> dict[str, float | None]:

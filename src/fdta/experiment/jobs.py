@@ -18,7 +18,7 @@ from fdta.evaluate.settings import Preprocessing
 from fdta.experiment.settings import Settings
 from fdta.files import write_text
 from fdta.provenance import job_key
-from fdta.settings import mapping, read_settings, settings, to_plain
+from fdta.settings import read_json, read_settings, settings, to_plain
 from fdta.synthetic.settings import RenderSettings
 from fdta.track.settings import TrackerSettings
 
@@ -309,13 +309,10 @@ def read_job(path: Path) -> Job:
     Raises:
         InputError: no such file, it holds no job, or its content is not the one that its name tells.
     """
-    try:
-        value = mapping(json.loads(path.read_text()), "the file", path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; give a file of {FOLDER}/, or the name of a run") from None
-    except ValueError as error:
-        raise InputError(f"{path}: broken JSON ({error}); remove the file and plan again") from None
-    kind = KINDS.get(value.get("kind", ""))
+    value = read_json(dict[str, Any], path)
+    if value is None:
+        raise InputError(f"{path}: no such file; give a file of {FOLDER}/, or the name of a run")
+    kind = KINDS.get(str(value.get("kind")))
     if kind is None:
         raise InputError(f"{path}: kind: {value.get('kind')!r} is no kind of job; remove the file and plan again")
     job = read_settings(kind, value, "", path)

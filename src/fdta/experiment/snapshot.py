@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from fdta.errors import InputError
 from fdta.experiment.jobs import FOLDER
 from fdta.experiment.params import Experiment
 from fdta.files import write_text
 from fdta.provenance import job_key
+from fdta.settings import read_json
 
 VARIABLE = "FDTA_SNAPSHOT"
 """Environment variable with the path of the snapshot."""
@@ -32,6 +34,7 @@ def read_snapshot() -> Experiment:
         InputError: no workflow did, or its snapshot is missing.
     """
     path = Path(os.environ.get(VARIABLE, ""))
-    if not path.is_file():
+    document = read_json(dict[str, Any], path) if path.is_file() else None
+    if document is None:
         raise InputError(f"{VARIABLE}: no such file {str(path)!r}; start the workflow again")
-    return Experiment.from_document(json.loads(path.read_text()), path)
+    return Experiment.from_document(document, path)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from fdta.errors import InputError
 from fdta.evaluate.score import COMBINED
 from fdta.evaluate.similarity import HIGH
 from fdta.experiment.params import Experiment
@@ -35,7 +36,8 @@ from fdta.report.mlflow_model import write_model
 from fdta.report.mlflow_runs import LocalRun, local_runs
 from fdta.report.mlflow_store import SQLITE, check_reachable, quietly, without_password
 from fdta.report.mlflow_views import describe
-from fdta.report.results import Epoch, Scores, Similarity, StepRecord, read_json
+from fdta.report.results import Epoch, Scores, Similarity, StepRecord
+from fdta.settings import parse_json, read_json, read_settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -158,7 +160,12 @@ def _continues(run: LocalRun, stored: StoredRun) -> bool:
 
 def _marks(stored: StoredRun) -> dict[str, Any]:
     """What MLflow has of a run: how many records, and the digests of the files."""
-    return json.loads(stored.data.tags.get("sent", '{"records": 0}'))
+    source = f"MLflow, run {stored.info.run_id}, tag sent"
+    told = parse_json(stored.data.tags.get("sent", '{"records": 0}'), source)
+    marks = read_settings(dict[str, int | str], told, "", source)
+    if not isinstance(marks.get("records"), int):
+        raise InputError(f"{source}: tells no number of records; delete the run in MLflow")
+    return marks
 
 
 def _experiment(client: MlflowClient, name: str, root: Path) -> str:

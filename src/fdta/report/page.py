@@ -21,9 +21,9 @@ from fdta.machine import machine
 from fdta.provenance import RECORD, Record, Records, commit, described
 from fdta.report.cells import Cell, Column, Difference, Missing, Number, Table, Text
 from fdta.report.notes import measurement_notes, noise_note
-from fdta.report.results import Results, read_json
+from fdta.report.results import Results
 from fdta.report.views import dataset_table, glance, tables
-from fdta.settings import flat, to_plain
+from fdta.settings import flat, read_json, to_plain
 
 if TYPE_CHECKING:
     from markupsafe import Markup

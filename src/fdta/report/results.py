@@ -5,7 +5,6 @@ Nothing here decides how a number is shown. The same files give the same results
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Iterable
@@ -13,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
@@ -26,10 +25,9 @@ from fdta.experiment.paper import COMPARED, PaperRow, read_paper
 from fdta.experiment.params import Experiment
 from fdta.names import DETECTOR, Run
 from fdta.report.server_scores import ServerScores, read_server_scores
-from fdta.settings import read_settings
+from fdta.settings import read_json
 from fdta.track.submission import submission_digest
 
-T = TypeVar("T")
 Scores = dict[str, dict[str, FiniteFloat]]
 """What `fdta score` writes: sequence (and `COMBINED`) -> metric -> value."""
 EDGES = (0, 0.25, 0.5, 0.75, 0.9)
@@ -176,21 +174,6 @@ class DepthCost:
     """Sequences whose maps were not made here."""
 
 
-def read_json(kind: type[T], path: Path) -> T | None:
-    """Content of `path`, or None where there is no such file.
-
-    Raises:
-        InputError: the file is no JSON of this kind.
-    """
-    try:
-        value = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise InputError(f"{path}: broken JSON ({error}); remove the file and make it again") from None
-    return read_settings(kind, value, "", path)
-
-
 def read_history(path: Path) -> list[StepRecord | Epoch]:
     """Records of a training, in order; empty where there is no such file.
 
@@ -200,7 +183,7 @@ def read_history(path: Path) -> list[StepRecord | Epoch]:
         InputError: a line is no record; the message gives its number.
     """
     records = []
-    text = path.read_text() if path.is_file() else ""
+    text = path.read_text(errors="replace") if path.is_file() else ""
     for number, line in enumerate(text.rpartition("\n")[0].splitlines(), start=1):
         try:
             records.append(RECORD.validate_json(line))

@@ -13,7 +13,8 @@ from fdta.experiment.params import Experiment
 from fdta.experiment.plan import BASE, FULL, history_path, similarity_path
 from fdta.names import DETECTOR, Run
 from fdta.report.figures.style import DASHES, ERROR, MODELS, PALE, Drawing, listed, new_figure, say_in
-from fdta.report.results import Epoch, Similarity, StepRecord, read_history, read_json
+from fdta.report.results import Epoch, Similarity, StepRecord, read_history
+from fdta.settings import read_json
 
 NAMES = {DETECTOR: "detector alone", BASE: "base (no adapters)", FULL: "full (SA + TA + IA)"}
 STEPS = 40
