@@ -1,16 +1,18 @@
 # make tables   every table of the paper, on the rendered benchmark (about 50 minutes on two cores)
 # make report   the tables and figures on one page, results/report.html
 # make smoke    the same workflow cut down to two minutes, in the folder smoke; its numbers mean nothing
+# make fuzz     malformed files for MINUTES=30, in parallel, with a summary by place of failure
 # make lint     style, types and the direction of imports
 # make test     lint and tests, the smoke workflow among them
 
 PYTHON ?= python3
 VENV ?= .venv
 CORES ?= all
+MINUTES ?= 30
 INSTALLED = $(VENV)/.installed
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: tables report smoke test lint clean
+.PHONY: tables report smoke test fuzz lint clean
 
 tables: $(INSTALLED)
 	snakemake --cores $(CORES) --quiet reason --show-failed-logs results/tables.md
@@ -23,6 +25,9 @@ smoke: $(INSTALLED)
 
 test: lint
 	pytest
+
+fuzz: $(INSTALLED)
+	python tests/faults/fuzz.py --minutes $(MINUTES)
 
 lint: $(INSTALLED)
 	ruff check .

@@ -9,7 +9,7 @@ import json
 import math
 import re
 import reprlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, dataclass_transform, overload
 
@@ -158,6 +158,9 @@ class _UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignor
         first: dict[Any, int] = {}
         for key_node, _ in node.value:
             key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+            if not isinstance(key, Hashable):
+                problem = "a key must be a name"
+                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key_node.start_mark)
             if key in first:
                 problem = f"the key {key!r} is in lines {first[key]} and {line}; join them"
                 raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key_node.start_mark)

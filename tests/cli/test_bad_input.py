@@ -51,7 +51,7 @@ def _train(root: Path) -> int:
 
 
 def _sequence(root: Path) -> Path:
-    return sorted((root / "data/smoke-dance/train").iterdir())[0]
+    return sorted((root / "data/smoke-dance/train").glob("dance*"))[0]
 
 
 def _spoil_gt(line: str):
@@ -101,7 +101,7 @@ def test_bad_data_set(root, capsys, spoil, told):
 
 def test_broken_jpeg(root, capsys):
     _make_detector(root)
-    for sequence in (root / "data/smoke-dance/train").iterdir():
+    for sequence in (root / "data/smoke-dance/train").glob("dance*"):
         for path in (sequence / "img1").iterdir():
             path.write_bytes(path.read_bytes()[:200])
     assert _train(root) == 2

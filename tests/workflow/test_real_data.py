@@ -145,7 +145,7 @@ def test_data_have_our_form(workspace: Path):
 
 def test_submissions_hold_every_test_sequence(workspace: Path):
     for dataset, folder in (("dancetrack", "tracker/"), ("sportsmot", "")):
-        sequences = sorted(path.name for path in (workspace / "data" / dataset / "test").iterdir())
+        sequences = sorted(path.name for path in (workspace / "data" / dataset / "test").glob("[!.]*"))
         with zipfile.ZipFile(workspace / f"results/submissions/{dataset}/full/seed-0.zip") as archive:
             assert sorted(archive.namelist()) == [f"{folder}{name}.txt" for name in sequences]
             assert (

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import lzma
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -23,7 +25,10 @@ from fdta.errors import InputError
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
-_BROKEN = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
+_BROKEN = (
+    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, RuntimeError, ValueError, OverflowError),
+)
 """What the readers raise for files that are cut, broken, encrypted or of another kind."""
 
 
@@ -89,7 +94,10 @@ def _members(archive: Path) -> Iterator[Iterable[_Member]]:
         else:
             with tarfile.open(archive) as tar:
                 yield _tar_members(archive, tar)
-    except _BROKEN as error:
+    except (*_BROKEN, OSError) as error:
+        # A broken table leads the reader to a place before the file's start.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         what = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{archive}: no whole zip or tar archive ({what}); remove it and get it again") from None
 

@@ -42,7 +42,8 @@ def convert_crowdhuman(annotations: Path, images: Path, folder: Path) -> int:
             image = images / f"{identity}.jpg"
             if not boxes:
                 continue
-            height, width = decode_image(image, cv2.IMREAD_COLOR, "copy the images again").shape[:2]
+            remedy = f"{annotations} tells of it, copy the images again"
+            height, width = decode_image(image, cv2.IMREAD_COLOR, remedy).shape[:2]
             name = identity.replace(",", "_")
             sequence = temporary / name
             if sequence.exists():

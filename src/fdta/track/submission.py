@@ -33,7 +33,9 @@ def write_submission(sequence_map: Path, tracks: Path, output: Path, folder: str
     for name in names:
         path = tracks / f"{name}.txt"
         if not path.is_file():
-            raise InputError(f"{path}: no such file; a submission needs all {len(names)} sequences, track them first")
+            raise InputError(
+                f"{path}: no such file; a submission needs all {len(names)} sequences of {sequence_map}, track them"
+            )
         read_boxes(path)
     with whole_file(output) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name in names:
