@@ -8,25 +8,36 @@ import json
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
 import traceback
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import av
 import numpy as np
 import torch
 
 from fdta.cli import main
+from fdta.data.clips import ClipDataset
+from fdta.data.motchallenge import write_image
+from fdta.data.rendered import ATTRIBUTES
+from fdta.errors import InputError
+from fdta.experiment import jobs
+from fdta.experiment.params import Experiment
+from fdta.experiment.steps import Steps
 from fdta.model import checkpoint
 from fdta.model.fdta import FDTA
+from fdta.names import Run
 from helpers.finished_project import PARAMS, write_project
 from helpers.mutation import mutate
-from helpers.sequences import make_sequence
+from helpers.sequences import HEIGHT, WIDTH, make_sequence
 from helpers.tiny_settings import tiny_settings
 
 SECONDS = 20
@@ -55,6 +66,11 @@ class Kind:
     build: Callable[[Path], None]
     named: str = ""
     """What a message must name, if it is not the file."""
+    call: Callable[[list[str]], int] = main
+
+    def arguments(self) -> list[str]:
+        """The command's, with the names of files in the present folder for patterns."""
+        return [name for part in self.command for name in (glob(part) if "*" in part else [part])]
 
 
 def _project(folder: Path) -> None:
@@ -125,6 +141,54 @@ def _detections(folder: Path) -> None:
     np.savez(found / "a.npz", **arrays)
 
 
+def _scored(folder: Path) -> None:
+    """A job of the workflow with its result and record."""
+    _project(folder)
+    make_sequence(folder / "data/dance/test/a")
+    tracks = folder / "tracks/dance/full/seed-0/test"
+    tracks.mkdir(parents=True)
+    shutil.copy(folder / "data/dance/test/a/gt/gt.txt", tracks / "a.txt")
+    steps = Steps(Experiment(folder / "params.yaml"), folder)
+    job = steps.score(Run("dance", "full", 0), "test").job
+    assert main(["run", str(jobs.write_job(folder, job)), "--root", str(folder)]) == 0
+
+
+def _video(folder: Path) -> None:
+    _model(folder)
+    images = np.random.default_rng(0).integers(0, 255, (4, 48, 64, 3), np.uint8)
+    with av.open(str(folder / "clip.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _learned(folder: Path) -> None:
+    """A data set with depth and attributes, as trainings read it."""
+    _split(folder)
+    for name in ("a", "b"):
+        sequence = folder / "data/d/train" / name
+        (sequence / "depth").mkdir()
+        for frame in (1, 2, 3):
+            write_image(sequence / "depth" / f"{frame:08d}.png", np.full((HEIGHT, WIDTH), 9, np.uint8))
+        (sequence / "attributes.json").write_text(json.dumps({"1": dict.fromkeys(ATTRIBUTES, 1)}))
+
+
+def read_clips(arguments: list[str]) -> int:
+    """What a training reads of ``data/d/train``: not a command of its own, so that no model is trained."""
+    settings = tiny_settings(clip={"intervals": [1, 1]}, augmentation={"short_sides": [24], "long_side": 32, "crop": 0})
+    try:
+        data = ClipDataset(Path("data/d"), ("train",), settings, 2, True, True, 4, 0)
+        for position, clip in enumerate(data.sampler.epoch(0)):
+            data.clip(0, position, *clip)
+    except InputError as error:
+        print(f"fdta: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+CLIPS = ("train",)
 SCORE = ("score", "--ground-truth", "data/d/train", "--tracks", "tracks", "--output", "s.json")
 TABLES = ("tables", "--output", "t.md")
 KINDS = {
@@ -152,6 +216,14 @@ KINDS = {
     "sequence map": Kind(
         "data/own/seqmaps/test.txt", ("submission", "own/full/seed-0", "--output", "s.zip"), _submission
     ),
+    "record": Kind("scores/dance/full/seed-0/test.record.json", ("trace", "dance/full/seed-0"), _scored),
+    "record of a run": Kind("scores/dance/full/seed-0/test.record.json", TABLES, _scored),
+    "job": Kind("jobs/*.json", ("run", "jobs/*.json"), _scored, "jobs/"),
+    "video": Kind("clip.mp4", ("track", "clip.mp4", "--weights", "model.pt", "--output", "t.txt"), _video),
+    "attributes": Kind("data/d/train/a/attributes.json", CLIPS, _learned, call=read_clips),
+    "depth map": Kind("data/d/train/a/depth/00000002.png", CLIPS, _learned, call=read_clips),
+    "learned ground truth": Kind("data/d/train/a/gt/gt.txt", CLIPS, _learned, call=read_clips),
+    "learned image": Kind("data/d/train/a/img1/00000002.jpg", CLIPS, _learned, call=read_clips),
     "archive": Kind("own.zip", ("data", "import", "own", "own.zip", "--split", "train"), _archive, "own"),
     "detections": Kind(
         "detections/dance/full/seed-0/test/a.npz",
@@ -168,7 +240,7 @@ def build(kind: Kind, template: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="fault.") as scratch:
         shutil.copytree(template, Path(scratch) / "project")
         with contextlib.chdir(Path(scratch) / "project"):
-            assert main(list(kind.command)) == 0
+            assert kind.call(kind.arguments()) == 0
 
 
 def try_one(kind: Kind, template: Path, random: Random) -> str | None:
@@ -176,7 +248,7 @@ def try_one(kind: Kind, template: Path, random: Random) -> str | None:
     with tempfile.TemporaryDirectory(prefix="fault.") as scratch:
         folder = Path(scratch) / "around" / "project"
         shutil.copytree(template, folder)
-        path = folder / kind.file
+        (path,) = folder.glob(kind.file)
         path.write_bytes(mutate(path.read_bytes(), random))
         around = set(Path(scratch).rglob("*")) - set(folder.rglob("*"))
         wrong = _run(kind, folder)
@@ -191,7 +263,7 @@ def _run(kind: Kind, folder: Path) -> str | None:
     with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             with _limited():
-                code = main(list(kind.command))
+                code = kind.call(kind.arguments())
         except SystemExit as error:
             code = error.code
         except BaseException as error:

@@ -308,7 +308,8 @@ def _attributes(sequence: Sequence, identities: np.ndarray) -> np.ndarray:
     for identity in np.unique(identities).tolist():
         classes = told.get(str(identity), {})
         for column, (name, count) in enumerate(ATTRIBUTES.items()):
-            table[identity, column] = classes.get(name, -1)
-            if not -1 <= table[identity, column] < count:
+            found = classes.get(name, -1)
+            if not -1 <= found < count:
                 raise InputError(f"{path}: {identity}.{name}: must be in 0..{count - 1}; render the sequence again")
+            table[identity, column] = found
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -58,8 +59,16 @@ def read_detections(path: Path) -> Detections:
             detections = Detections(**{field.name: arrays[field.name] for field in fields(Detections)})
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; track the sequence with the run first") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: no file of detections ({error}); track the sequence again") from None
-    if len({len(array) for array in vars(detections).values()}) != 1 or (np.diff(detections.frames) < 0).any():
-        raise InputError(f"{path}: arrays of unequal length or frames out of order; track the sequence again")
+    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        what = " ".join(str(error).split())
+        raise InputError(f"{path}: no file of detections ({what}); track the sequence again") from None
+    shapes = [array.shape for array in vars(detections).values()]
+    kinds = "".join(array.dtype.kind for array in vars(detections).values())
+    rows = shapes[0][:1]
+    if shapes[:3] != [rows, (*rows, 4), rows] or shapes[3][:1] != rows or len(shapes[3]) != 2 or kinds != "ifff":
+        raise InputError(f"{path}: its arrays are not as tracking writes them; track the sequence again")
+    if not all(np.isfinite(array).all() for array in vars(detections).values()):
+        raise InputError(f"{path}: holds nan or inf; track the sequence again")
+    if (np.diff(detections.frames) < 0).any():
+        raise InputError(f"{path}: frames out of order; track the sequence again")
     return detections
