@@ -2,6 +2,7 @@
 # make report   the tables and figures on one page, results/report.html
 # make smoke    the same workflow cut down to two minutes, in the folder smoke; its numbers mean nothing
 # make fuzz     malformed files for MINUTES=30, in parallel, with a summary by place of failure
+# make kill     the smoke workflow killed N=50 times at random moments, compared with an undisturbed one
 # make lint     style, types and the direction of imports
 # make test     lint and tests, the smoke workflow among them
 
@@ -9,10 +10,11 @@ PYTHON ?= python3
 VENV ?= .venv
 CORES ?= all
 MINUTES ?= 30
+N ?= 50
 INSTALLED = $(VENV)/.installed
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: tables report smoke test fuzz lint clean
+.PHONY: tables report smoke test fuzz kill lint clean
 
 tables: $(INSTALLED)
 	snakemake --cores $(CORES) --quiet reason --show-failed-logs results/tables.md
@@ -28,6 +30,9 @@ test: lint
 
 fuzz: $(INSTALLED)
 	python tests/faults/fuzz.py --minutes $(MINUTES)
+
+kill: $(INSTALLED)
+	python tests/faults/kill.py --kills $(N)
 
 lint: $(INSTALLED)
 	ruff check .

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from fdta.acquire.catalogue import Place, is_inside
 from fdta.errors import InputError
-from fdta.files import write_json
+from fdta.files import locked, write_json
 from fdta.settings import read_json
 
 if TYPE_CHECKING:
@@ -137,16 +137,6 @@ def fetch(
             arrived = _from_drive(str(place.drive), path, patience)
         _check_or_remove(checksums, arrived, key, place, path)
         os.replace(arrived, path)
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of `path` against other processes."""
-    from filelock import FileLock
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        yield
 
 
 def check_room(folder: Path, needed: int, purpose: str) -> None:

@@ -16,7 +16,7 @@ from fdta.acquire.archives import is_archive, unpack
 from fdta.acquire.catalogue import Source
 from fdta.acquire.check import check_split, missing_sequences
 from fdta.acquire.convert import PublishedFolders, is_part_of
-from fdta.acquire.download import Checksums, fetch, locked
+from fdta.acquire.download import Checksums, fetch
 from fdta.data.motchallenge import (
     IMAGE_EXTENSIONS,
     is_image_name,
@@ -26,7 +26,7 @@ from fdta.data.motchallenge import (
     write_sequence_map,
 )
 from fdta.errors import InputError
-from fdta.files import restore_folder, whole_folder
+from fdta.files import locked, restore_folder, whole_folder
 from fdta.settings import named
 
 _LOG = logging.getLogger(__name__)

@@ -7,7 +7,8 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +20,8 @@ from fdta.errors import InputError
 from fdta.experiment import jobs
 from fdta.experiment.sources import code_digests
 from fdta.experiment.steps import Steps
-from fdta.provenance import Making, Records, contents, making, origin, work_path
+from fdta.files import locked
+from fdta.provenance import Making, Records, contents, job_key, making, origin, work_path
 
 _logger = logging.getLogger(__name__)
 
@@ -74,16 +76,39 @@ def execute(job: jobs.Job, root: Path, compute: Compute, again: bool = False) ->
     if not again and Records(root).state(job).fresh:
         _logger.info("%s: up to date", ", ".join(job.outputs))
         return
-    if isinstance(job, jobs.TrainingJob):
-        _train(job, root, compute, again)
-        return
     if compute.part is not None:
         _track_part(job, root, compute)
         return
-    conditions = {"device": compute.device, "threads": compute.threads}
-    with making(root, job, _code(job), conditions) as made:
-        MAKERS[type(job)](job, made, compute)
-    _logger.info("written: %s", ", ".join(job.outputs))
+    with _alone(root, job) as waited:
+        if waited and Records(root).state(job).fresh:
+            _logger.info("%s: made meanwhile", ", ".join(job.outputs))
+        elif isinstance(job, jobs.TrainingJob):
+            _train(job, root, compute, again)
+        else:
+            conditions = {"device": compute.device, "threads": compute.threads}
+            with making(root, job, _code(job), conditions) as made:
+                MAKERS[type(job)](job, made, compute)
+            _logger.info("written: %s", ", ".join(job.outputs))
+
+
+@contextmanager
+def _alone(root: Path, job: jobs.Job) -> Iterator[bool]:
+    """Wait until no other process makes this result, and keep others from it; whether there was one.
+
+    A job of a killed workflow may live on and write to the same places. Of the processes of a torchrun the first waits
+    for all.
+    """
+    if int(os.environ.get("RANK", "0")) > 0:
+        yield False
+        return
+    told: list[str] = []
+
+    def waiting() -> None:
+        told.append("waiting")
+        _logger.info("%s: another process makes it; waiting for its end", ", ".join(job.outputs))
+
+    with locked(root / jobs.FOLDER / "locks" / job_key({"record": job.record}), waiting):
+        yield bool(told) and int(os.environ.get("WORLD_SIZE", "1")) == 1
 
 
 def execute_step(options: argparse.Namespace, job: Callable[[Steps], Any], again: bool = False) -> jobs.Job:
