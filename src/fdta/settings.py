@@ -176,6 +176,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         value = yaml.load(path.read_bytes(), _UniqueKeys)
+        values = _count(value, {})
     except FileNotFoundError:
         raise ParamsError(f"{path}: no such file; run in the project's folder or give --params FILE") from None
     except RecursionError:
@@ -184,7 +185,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
         raise ParamsError(f"{path}:{line} is no valid YAML: {getattr(error, 'problem', error)}") from None
-    if _count(value, {}) > MOST_VALUES:
+    if values > MOST_VALUES:
         raise ParamsError(f"{path}: its anchors (&, *) repeat values more than {MOST_VALUES} times; write it without")
     return mapping({} if value is None else value, "the file", path)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 
 ROOT = Path(__file__).parents[2]
-COMMAND = ("snakemake", "--cores", "all", "--quiet", "all", "--config", "benchmark=smoke", "--", "results/tables.md")
+COMMAND = ("snakemake", "--cores", "all", "--quiet", "reason", "--config", "benchmark=smoke", "--", "results/tables.md")
 COMPARED = (
     *("data/*/*/*/gt/gt.txt", "data/*/*/*/img1/*.jpg", "data/*/depth/**/*.png", "models/**/model.pt"),
     *("tracks/**/*.txt", "detections/**/*.npz", "scores/*/*/*/*.json"),
@@ -36,6 +36,8 @@ def copy_project(folder: Path) -> None:
 def start(folder: Path, log: Path) -> subprocess.Popen[bytes]:
     environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
     with log.open("ab") as out:
+        out.write(f"== {folder.name}, start\n".encode())
+        out.flush()
         return subprocess.Popen(COMMAND, cwd=folder, stdout=out, stderr=out, env=environment, start_new_session=True)
 
 
@@ -62,7 +64,10 @@ def kill_until_done(folder: Path, log: Path, random: Random, kills: int, longest
         try:
             status = process.wait(random.uniform(0.0, longest))
         except subprocess.TimeoutExpired:
-            if random.random() < 0.5:
+            all_of_it = random.random() < 0.5
+            with log.open("a") as out:
+                out.write(f"== kill {'all' if all_of_it else 'snakemake alone'}\n")
+            if all_of_it:
                 os.killpg(process.pid, signal.SIGKILL)
             else:
                 process.kill()

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from fdta.errors import InputError
+from fdta.files import check_replaceable
 
 COMMANDS = {
     "params": "show and check what params.yaml runs",
@@ -65,11 +66,11 @@ def main(arguments: list[str] | None = None) -> int:
         command = add_action(commands, name, summary)
         if given and given[0] == name:
             importlib.import_module(f"fdta.cli.{name}").add_arguments(command)
-    options = parser.parse_args(given)
     lines, logger = logging.StreamHandler(), logging.getLogger("fdta")
     logger.addHandler(lines)
     logger.setLevel(logging.INFO)
     try:
+        options = parser.parse_args(given)
         options.call(options)
     except InputError as error:
         print(f"fdta: {error}", file=sys.stderr)
@@ -129,6 +130,16 @@ def add_action(
 def add_description(parser: argparse.ArgumentParser, text: str) -> None:
     """Add lines to the description of a command."""
     parser.description = f"{parser.description or ''}{text}"
+
+
+def output_file(text: str) -> Path:
+    """A file to write, as an argument: what cannot be replaced is refused before the work begins.
+
+    Raises:
+        InputError: see `fdta.files.check_replaceable`.
+    """
+    check_replaceable(Path(text))
+    return Path(text)
 
 
 PRECISIONS = ("float32", "bfloat16", "float16")

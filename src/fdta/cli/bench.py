@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fdta.cli import PRECISIONS, add_action, add_compute, add_params, add_precision
+from fdta.cli import PRECISIONS, add_action, add_compute, add_params, add_precision, output_file
 from fdta.errors import InputError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     load.add_argument("--clips", type=int, default=8, metavar="N", help="that each process reads, from 4")
     load.add_argument("--step", type=float, metavar="SECONDS", help="of a training step: tell how many workers feed it")
     for action in (infer, pipeline, train, load):
-        action.add_argument("--output", type=Path, metavar="FILE", help="JSON to write")
+        action.add_argument("--output", type=output_file, metavar="FILE", help="JSON to write")
         action.add_argument(
             "--size", type=int, nargs=2, metavar=("H", "W"), help=f"of drawn frames, {SIZES[0]} to {SIZES[1]}"
         )

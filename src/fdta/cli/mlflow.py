@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fdta.cli import add_action, add_description, add_params
+from fdta.cli import add_action, add_description, add_params, output_file
 from fdta.experiment.params import Experiment
 
 
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sync.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of models/ and scores/")
     sync.add_argument(
         "--output",
-        type=Path,
+        type=output_file,
         metavar="FILE",
         help="what is sent and what not; by default results/mlflow-BENCHMARK.json",
     )

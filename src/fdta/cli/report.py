@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fdta.cli import add_description, add_params
+from fdta.cli import add_description, add_params, output_file
 from fdta.experiment.params import Experiment
 
 
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of scores/ and models/")
     parser.add_argument(
-        "--output", type=Path, default=Path("results/report.html"), metavar="FILE", help="HTML page to write"
+        "--output", type=output_file, default=Path("results/report.html"), metavar="FILE", help="HTML page to write"
     )
     add_params(parser)
     parser.set_defaults(call=_report)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from fdta.cli import add_description
+from fdta.cli import add_description, output_file
 from fdta.evaluate.settings import Preprocessing
 
 
@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ground-truth", type=Path, required=True, metavar="FOLDER", help="folder of SEQUENCE/gt/gt.txt"
     )
     parser.add_argument("--tracks", type=Path, required=True, metavar="FOLDER", help="folder of SEQUENCE.txt")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON to write")
+    parser.add_argument("--output", type=output_file, required=True, metavar="FILE", help="JSON to write")
     parser.add_argument(
         "--preprocessing",
         choices=("auto", *get_args(Preprocessing)),

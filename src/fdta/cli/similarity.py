@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from fdta.cli import add_description, add_params, add_root
+from fdta.cli import add_description, add_params, add_root, output_file
 from fdta.names import Run
 
 
@@ -14,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="run that was tracked, DATASET/VARIANT/seed-N")
     parser.add_argument("split", help="split that was tracked")
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="JSON to write; by default scores/RUN/SPLIT-similarity.json"
+        "--output", type=output_file, metavar="FILE", help="JSON to write; by default scores/RUN/SPLIT-similarity.json"
     )
     add_root(parser)
     add_params(parser)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from fdta.cli import add_description, add_params, add_root
+from fdta.cli import add_description, add_params, add_root, output_file
 from fdta.names import Run
 
 
@@ -16,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "\nresults/submissions/RUN.zip.",
     )
     parser.add_argument("run", help="DATASET/VARIANT/seed-N; instead of a variant also a baseline")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="zip to write, instead of the workflow's")
+    parser.add_argument("--output", type=output_file, metavar="FILE", help="zip to write, instead of the workflow's")
     add_root(parser)
     add_params(parser)
     parser.set_defaults(call=_submission)

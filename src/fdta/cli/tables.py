@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fdta.cli import add_description, add_params
+from fdta.cli import add_description, add_params, output_file
 from fdta.errors import InputError
 from fdta.experiment.params import Experiment
 
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of scores/ and models/")
     parser.add_argument(
         "--output",
-        type=Path,
+        type=output_file,
         default=Path("results/tables.md"),
         metavar="FILE",
         help="Markdown; CSVs beside, in tables/",

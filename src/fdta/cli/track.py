@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fdta.cli import add_compute, add_description, add_params, add_precision
+from fdta.cli import add_compute, add_description, add_params, add_precision, output_file
 from fdta.errors import InputError
+from fdta.files import check_replaceable
 from fdta.names import Run
 from fdta.provenance import RECORD
 
@@ -28,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="TRACKS", help="by default tracks/RUN/NAME.txt; of sequences tracks/RUN/SPLIT/"
     )
-    parser.add_argument("--video", type=Path, metavar="FILE", help="annotated video to write, H.264 in MP4")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="file to write with a line of JSON a frame")
+    parser.add_argument("--video", type=output_file, metavar="FILE", help="annotated video to write, H.264 in MP4")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="file to write with a line of JSON a frame")
     parser.add_argument("--show-scores", action="store_true", help="write scores into the annotated video")
     parser.add_argument(
         "--part",
@@ -71,6 +72,8 @@ def _track(options: argparse.Namespace) -> None:
         job = execute_step(options, lambda steps: steps.track(run, Path(options.input).name))
         print(f"tracks: {job.outputs[0]}")
         return
+    if options.output is not None and not split:
+        check_replaceable(options.output)
     source = None if split else open_source(options.input)
     model, settings, name = load_run(options.weights, options.root, device, options.params, options.benchmark)
     tracker = Tracker(optimized(model, dtype), settings)

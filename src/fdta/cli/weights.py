@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fdta.cli import add_action, add_params
+from fdta.cli import add_action, add_params, output_file
 from fdta.errors import InputError
 from fdta.experiment.params import Experiment
 from fdta.names import Run
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     read = add_action(actions, "import", "make a checkpoint of ours from one of FDTA, MOTIP or Deformable DETR")
     read.add_argument("file", type=Path, help="published checkpoint, for example r50_deformable_detr_coco.pth")
-    read.add_argument("--output", type=Path, required=True, metavar="FILE", help="checkpoint to write, a .pt file")
+    read.add_argument("--output", type=output_file, required=True, metavar="FILE", help=".pt file to write")
     read.add_argument(
         "--class",
         dest="class_name",
@@ -29,12 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     read.set_defaults(call=_import)
     get = add_action(actions, "get", "download a published checkpoint of the catalogue")
     get.add_argument("file", metavar="FILE", help="its name, for example r50_deformable_detr_coco.pth")
-    get.add_argument("--output", type=Path, metavar="FILE", help="where it goes; by default pretrained/FILE")
+    get.add_argument("--output", type=output_file, metavar="FILE", help="where it goes; by default pretrained/FILE")
     add_params(get)
     get.set_defaults(call=_get)
     write = add_action(actions, "export", "make a checkpoint that the published code loads from one of ours")
     write.add_argument("weights", metavar="RUN", help="run (dance/full/seed-0, dance/detector) or checkpoint file")
-    write.add_argument("--output", type=Path, required=True, metavar="FILE", help="checkpoint to write, a .pth file")
+    write.add_argument("--output", type=output_file, required=True, metavar="FILE", help=".pth file to write")
     write.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of models/")
     write.set_defaults(call=_export)
 

@@ -1,0 +1,376 @@
+"""Situations of public bug reports of trackers, scorers and data sets: each is read, or ends in one line."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from helpers.finished_project import PARAMS, write_project
+from helpers.malformed import KINDS
+from helpers.sequences import HEIGHT, WIDTH, make_sequence
+from PIL import Image
+
+from fdta.cli import main
+from fdta.data.motchallenge import read_split
+from fdta.errors import InputError
+from fdta.evaluate.preprocessing import scored_boxes
+from fdta.evaluate.score import score
+from fdta.experiment import jobs, locks
+from fdta.experiment.params import Experiment
+from fdta.experiment.steps import Steps
+from fdta.files import OWN, locked, whole_file, whole_folder
+from fdta.names import Run
+
+ROW = "1,1,2,3,10,12,1,1,1\n"
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def refused(capsys: pytest.CaptureFixture, *arguments: str) -> str:
+    """The line with which a command ends."""
+    capsys.readouterr()
+    assert main(list(arguments)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def scored(truth: str, tracks: str = ROW, name: str = "a") -> dict[str, float]:
+    make_sequence(Path("gt") / name)
+    (Path("gt") / name / "gt" / "gt.txt").write_text(truth)
+    Path("tracks").mkdir()
+    (Path("tracks") / f"{name}.txt").write_text(tracks)
+    return score(Path("gt"), Path("tracks"))["combined"]
+
+
+@pytest.mark.parametrize("end", [",", " , ", "\r"])
+def test_what_converters_leave_at_the_end_of_a_line(end: str) -> None:
+    assert scored(ROW.replace("\n", f"{end}\n"))["HOTA"] == 100
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("1,1,1e18,3,10,12,1,1,1\n", "column 'x' is 1e+18, beyond 1e+07"),
+        ("1,1,2,3,10,12,1e300,1,1\n", "column 'score'"),
+        ("1,1,2,3,1e-300,12,1,1,1\n", "must be above 0"),
+        ("1,9007199254740993,2,3,10,12,1,1,1\n", "9007199254740993 is beyond 2**53"),
+        ("0,1,2,3,10,12,1,1,1\n", "frame 0 is outside 1..3; frames count from 1; if here they count from 0"),
+    ],
+)
+def test_numbers_out_of_all_proportion(row: str, told: str) -> None:
+    with pytest.raises(InputError, match=r"gt\.txt, line 2") as refusal:
+        scored(ROW + row)
+    assert told in str(refusal.value)
+
+
+@pytest.mark.parametrize("command", ["score", "check"])
+def test_a_length_out_of_all_proportion(command: str, capsys: pytest.CaptureFixture) -> None:
+    scored(ROW)
+    seqinfo = Path("gt/a/seqinfo.ini")
+    seqinfo.write_text(seqinfo.read_text().replace("seqLength=3", "seqLength=100000000"))
+    score_it = ("score", "--ground-truth", "gt", "--tracks", "tracks", "--output", "s.json")
+    line = refused(capsys, *(score_it if command == "score" else ("data", "check", "gt")))
+    assert "seqinfo.ini: seqLength is 100000000" in line
+
+
+def test_frames_without_boxes_change_no_score() -> None:
+    rows = [f"{frame},1,{frame},3,10,12,1,1,1\n" for frame in (1, 2, 9)]
+    near = scored("".join(rows[:2]), "".join(rows[:2]), "near")
+    assert near["HOTA"] == 100 and near["GT_Dets"] == 2
+
+
+def test_a_sequence_called_as_the_sum() -> None:
+    with pytest.raises(InputError, match="combined: a sequence cannot be called combined"):
+        scored(ROW, name="combined")
+
+
+@pytest.mark.parametrize("benchmark", ["MOT17", "MOT20"])
+def test_preprocessing_is_that_of_trackeval(benchmark: str) -> None:
+    from trackeval.datasets import MotChallenge2DBox
+
+    random = np.random.default_rng(0)
+    for name in ("x", "y"):
+        make_sequence(Path("gt") / name, frames=6)
+        rows = [
+            f"{frame},{identity},{x:.1f},3,10,12,{int(kind == 1 and random.random() < 0.8)},{kind},1\n"
+            for frame in range(1, 7)
+            for identity, (x, kind) in enumerate(zip(random.uniform(0, 60, 8), random.integers(1, 13, 8), strict=True))
+        ]
+        found = [
+            f"{f},{i},{x:.1f},3,10,12,1,-1,-1,-1\n" for f in range(1, 7) for i, x in enumerate(np.arange(0, 60, 7.0))
+        ]
+        (Path("gt") / name / "gt" / "gt.txt").write_text("".join(rows))
+        Path("all/t").mkdir(parents=True, exist_ok=True)
+        Path(f"all/t/{name}.txt").write_text("".join(found))
+    theirs = MotChallenge2DBox(
+        {"GT_FOLDER": "gt", "TRACKERS_FOLDER": "all", "TRACKERS_TO_EVAL": ["t"], "TRACKER_SUB_FOLDER": "."}
+        | {"SKIP_SPLIT_FOL": True, "SEQ_INFO": {"x": 6, "y": 6}, "BENCHMARK": benchmark, "PRINT_CONFIG": False}
+        | {"OUTPUT_FOLDER": "out"}
+    )
+    ours = score(Path("gt"), Path("all/t"), preprocessing=benchmark)
+    for sequence in ("x", "y"):
+        data = theirs.get_preprocessed_seq_data(theirs.get_raw_seq_data("t", sequence), "pedestrian")
+        assert ours[sequence]["Dets"] == data["num_tracker_dets"] < 54
+        assert ours[sequence]["GT_Dets"] == data["num_gt_dets"] < 48
+
+
+def test_distractors_are_preprocessed_by_the_name_of_their_benchmark_or_told(caplog: pytest.LogCaptureFixture) -> None:
+    truth = ROW + "1,2,40,3,10,12,0,8,1\n"
+    tracks = ROW + "1,2,40,3,10,12,1,-1,-1,-1\n"
+    assert scored(truth, tracks, "MOT17-02-FRCNN")["CLR_FP"] == 0 and not caplog.records
+    for path in ("gt", "tracks"):
+        os.rename(path, f"{path}-before")
+    assert scored(truth, tracks)["CLR_FP"] == 1
+    assert "--preprocessing MOT17" in caplog.text
+    (sequence,) = read_split(Path("gt"))
+    with pytest.raises(InputError, match="class 99"):
+        boxes = sequence.ground_truth()
+        scored_boxes(type(boxes)(**vars(boxes) | {"classes": np.array([1, 99])}), boxes, "MOT17")
+
+
+def test_what_does_not_count_or_reaches_beyond_the_image_is_told(capsys: pytest.CaptureFixture) -> None:
+    scored("1,1,-9,3,20,12,1,1,1\n1,2,2,3,10,12,0,1,1\n2,2,2,3,10,12,0,1,1\n")
+    assert main(["data", "check", "gt"]) == 0
+    told = capsys.readouterr().out
+    assert "2 boxes do not count (column 7 is 0)" in told and "1 boxes reach beyond the image" in told
+
+
+def turned(path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (HEIGHT, WIDTH)).save(path, exif=exif)
+
+
+def test_images_that_say_how_to_turn_them_have_one_size_everywhere(capsys: pytest.CaptureFixture) -> None:
+    make_sequence(Path("gt/a"))
+    for path in Path("gt/a/img1").iterdir():
+        turned(path)
+    assert main(["data", "check", "gt", "--decode"]) == main(["data", "check", "gt"]) == 0
+    (sequence,) = read_split(Path("gt"))
+    assert sequence.image(1).shape == (HEIGHT, WIDTH, 3)
+    Image.new("RGB", (HEIGHT, WIDTH)).save("gt/a/img1/00000002.jpg")
+    assert "00000002.jpg: 24 x 32 pixels, turned" in refused(capsys, "data", "check", "gt")
+
+
+def test_webp_under_another_name_is_read(capsys: pytest.CaptureFixture) -> None:
+    make_sequence(Path("gt/a"))
+    for path in Path("gt/a/img1").iterdir():
+        path.write_bytes(cv2.imencode(".webp", np.zeros((HEIGHT, WIDTH, 3), np.uint8))[1].tobytes())
+    assert main(["data", "check", "gt"]) == 0
+    assert read_split(Path("gt"))[0].image(2).shape == (HEIGHT, WIDTH, 3)
+
+
+def own(**form: object) -> None:
+    raw = yaml.safe_load(PARAMS)
+    source = {"title": "own", "licence": "none", "folder": "src", "splits": {"train": {"sequences": 1}}}
+    raw["catalogue"] = {"datasets": {"own": source | {"form": {"rate": 10, **form}}}}
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("frame_0001.jpg", "frame_0001.jpg is not called as frames are: a number and one of .jpg, .jpeg, .png"),
+        ("0001.webp", "0001.webp is not called as frames are"),
+        ("0000.jpg", "0000.jpg: frame 0; frames count from 1"),
+    ],
+)
+def test_names_of_frames_that_are_none(name: str, told: str, capsys: pytest.CaptureFixture) -> None:
+    own()
+    sequence = make_sequence(Path("src/train/a"), digits=4)
+    (sequence / "seqinfo.ini").unlink()
+    for path in (sequence / "img1").iterdir():
+        path.unlink() if path.stem != "0001" else path.rename(path.with_name(name))
+    assert told in refused(capsys, "data", "import", "own", "src", "--split", "train")
+
+
+def test_a_folder_that_was_not_made_here_stays(capsys: pytest.CaptureFixture) -> None:
+    KINDS["odgt"].build(Path())
+    Path("a.odgt").write_bytes(b"\xef\xbb\xbf" + Path("a.odgt").read_bytes())
+    Path("mine").mkdir()
+    Path("mine/thesis.txt").write_text("kept")
+    command = ("data", "crowdhuman", "a.odgt", "images", "--output")
+    assert "mine: the folder is there and not made by fdta" in refused(capsys, *command, "mine")
+    assert Path("mine/thesis.txt").read_text() == "kept"
+    for _ in range(2):
+        assert main([*command, "made/train"]) == 0
+        assert Path("made/train", OWN).is_file()
+
+
+def test_a_result_does_not_replace_a_folder_of_the_users(capsys: pytest.CaptureFixture) -> None:
+    Path("params.yaml").write_text(PARAMS.replace("frames: 4", "frames: 4, width: 64, height: 48"))
+    mine = Path("data/stills/train/mine.txt")
+    mine.parent.mkdir(parents=True)
+    mine.write_text("kept")
+    assert "stills/train: the folder is there and not made by fdta" in refused(
+        capsys, "data", "render", "stills", "train"
+    )
+    assert mine.read_text() == "kept"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "socket"])
+def test_what_is_no_file_is_not_replaced(kind: str, capsys: pytest.CaptureFixture) -> None:
+    import socket
+
+    place = Path("/dev/null") if kind == "device" else Path("place")
+    {"pipe": lambda: os.mkfifo(place), "folder": place.mkdir, "device": lambda: None}.get(
+        kind, lambda: socket.socket(socket.AF_UNIX).bind(str(place))
+    )()
+    before = place.stat().st_mode
+    assert f"{place}: is a {kind}, which is not replaced" in refused(capsys, "track", "v.mp4", "--video", str(place))
+    with pytest.raises(InputError, match=kind), whole_file(place):
+        pytest.fail("begun in vain")
+    assert place.stat().st_mode == before
+
+
+@contextmanager
+def full() -> Iterator[None]:
+    yield
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("make", [whole_file, whole_folder])
+def test_a_full_disk_is_told_with_the_name_of_what_was_written(make: type, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"No space left on device: .*out'") as refusal, make(tmp_path / "out"), full():
+        pass
+    assert refusal.value.filename == str(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_with_its_room(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    scored(ROW)
+
+    def write_text(self: Path, *_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", write_text)
+    line = refused(capsys, "score", "--ground-truth", "gt", "--tracks", "tracks", "--output", "s.json")
+    assert line.startswith("fdta: s.json: No space left on device (") and "MiB free); free some room" in line
+
+
+def test_more_memory_than_there_is(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    scored(ROW)
+
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError("Unable to allocate 900. GiB for an array")
+
+    monkeypatch.setattr("fdta.evaluate.score.score", fail)
+    line = refused(capsys, "score", "--ground-truth", "gt", "--tracks", "tracks", "--output", "s.json")
+    assert "more memory than there is (Unable to allocate 900. GiB" in line
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda raw: raw["tables"].update({"../../x": raw["tables"]["table-1"]}), "params.yaml: tables.'../../x': use"),
+        (lambda raw: raw["benchmarks"].update({"$(touch x)": {}}), "params.yaml: benchmarks.'$(touch x)': use letters"),
+        (lambda raw: raw["benchmarks"]["tiny"]["datasets"].update({"a b": {}}), "benchmarks.tiny.datasets.'a b': use"),
+        (lambda raw: raw["benchmarks"].update({"-rf": raw["benchmarks"]["tiny"]}), "benchmarks.'-rf': use letters"),
+    ],
+)
+def test_names_that_lead_elsewhere(change: object, told: str, capsys: pytest.CaptureFixture) -> None:
+    raw = yaml.safe_load(PARAMS)
+    change(raw)
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+    assert told in refused(capsys, "params", "check")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a0: &a0 [1,1,1,1,1,1,1,1,1,1]\n"
+        + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9)),
+        "benchmarks: &b [*b]\n",
+        "a: " + "[" * 5000 + "]" * 5000,
+        "? {a: 1}\n: 1\n",
+    ],
+)
+def test_yaml_that_blows_up(text: str, capsys: pytest.CaptureFixture) -> None:
+    Path("params.yaml").write_text(text)
+    assert "params.yaml" in refused(capsys, "params", "check")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("name\n../../x\n", "'../../x' cannot name a sequence"),
+        ("name\n", "found 0 sequences"),
+        ("", "found 0 sequences"),
+        ("name\na\na\n", "none twice"),
+        ("name\n/etc/x\n", "cannot name a sequence"),
+    ],
+)
+def test_sequence_maps(text: str, told: str, capsys: pytest.CaptureFixture) -> None:
+    KINDS["sequence map"].build(Path())
+    Path("data/own/seqmaps/test.txt").write_text(text)
+    line = refused(capsys, *KINDS["sequence map"].command)
+    assert "test.txt" in line and told in line and not Path("s.zip").exists()
+
+
+def test_scores_that_are_no_numbers(capsys: pytest.CaptureFixture) -> None:
+    write_project(Path())
+    Path("params.yaml").write_text(PARAMS)
+    path = Path("scores/dance/full/seed-0/test.json")
+    scores = json.loads(path.read_text())
+    scores["combined"]["HOTA"] = float("nan")
+    path.write_text(json.dumps(scores))
+    assert "test.json: combined.HOTA: must be a finite number, not nan" in refused(capsys, "tables")
+    assert not Path("results/tables.md").exists()
+
+
+@pytest.mark.parametrize("uri", ["http://[server:5000", "http://server:99999999", "http://localhost:1 2/"])
+def test_addresses_that_are_none(uri: str, capsys: pytest.CaptureFixture) -> None:
+    Path("params.yaml").write_text(PARAMS)
+    assert refused(capsys, "mlflow", "sync", "--tracking-uri", uri) == f"fdta: {uri}: no address of a tracking server"
+
+
+def test_the_lock_of_a_killed_workflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = Path(".snakemake/locks/0.input.lock")
+    assert not locks.release_stale_lock(Path())
+    lock.parent.mkdir()
+    lock.write_text("x")
+    with monkeypatch.context() as lives:
+        lives.setattr(locks, "_others", lambda project: [1])
+        assert not locks.release_stale_lock(Path()) and lock.exists()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("socket.gethostname", lambda: "another")
+        assert not locks.release_stale_lock(Path()) and lock.exists()
+    assert locks.release_stale_lock(Path()) and not lock.exists()
+
+
+def test_a_workflow_that_lives_is_seen(tmp_path: Path) -> None:
+    lives = [sys.executable, "-c", "import time; print(flush=True); time.sleep(99)", "snakemake"]
+    with subprocess.Popen(lives, cwd=tmp_path, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        assert locks._others(tmp_path) == [process.pid]
+        process.kill()
+    assert locks._others(tmp_path) == []
+
+
+def test_a_job_waits_for_another_process_that_makes_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    KINDS["record"].build(Path())
+    job = Steps(Experiment(Path("params.yaml")), Path()).score(Run("dance", "full", 0), "test").job
+    place = Path(jobs.FOLDER) / "locks"
+    (name,) = (path.name.removeprefix(".").removesuffix(".lock") for path in place.iterdir())
+    Path(job.record).unlink()
+    waits = [sys.executable, "-m", "fdta", "run", job.file]
+    with locked(place / name):
+        process = subprocess.Popen(waits, stderr=subprocess.PIPE, text=True)
+        assert "another process makes it; waiting" in process.stderr.readline()
+        assert process.poll() is None
+        assert not Path(job.record).exists()
+    assert process.wait() == 0 and Path(job.record).exists()
+    process.stderr.close()
