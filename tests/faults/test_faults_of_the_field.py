@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -374,3 +376,23 @@ def test_a_job_waits_for_another_process_that_makes_the_same(caplog: pytest.LogC
         assert not Path(job.record).exists()
     assert process.wait() == 0 and Path(job.record).exists()
     process.stderr.close()
+
+
+def test_more_identities_than_the_scoring_can_hold() -> None:
+    rows = "".join(f"1,{identity},{identity},3,10,12,1,1,1\n" for identity in range(8000))
+    with pytest.raises(InputError, match=r"gt\.txt: 8000 identities and 8000 tracks are too many"):
+        scored(rows, rows)
+
+
+@pytest.mark.parametrize("decode", [[], ["--decode"]])
+def test_more_pixels_than_can_be_decoded(decode: list[str], capsys: pytest.CaptureFixture) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    make_sequence(Path("gt/a"), extension=".png")
+    header = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
+    parts = (b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(bytes(9))), chunk(b"IEND", b""))
+    Path("gt/a/img1/00000002.png").write_bytes(b"".join(parts))
+    assert "00000002.png: no image that can be decoded" in refused(capsys, "data", "check", "gt", *decode)
+    with pytest.raises(InputError, match="no image that can be decoded"):
+        read_split(Path("gt"))[0].image(2)

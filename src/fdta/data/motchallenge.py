@@ -367,7 +367,10 @@ def _decode(path: Path, data: bytes, flags: int, remedy: str) -> np.ndarray:
     # A decoder fills what a cut file lacks with grey and says nothing: look for the end marker.
     jpeg = data[:2] == b"\xff\xd8"
     cut = jpeg and b"\xff\xd9" not in data[-4096:]
-    image = None if cut or not data else cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    try:
+        image = None if cut or not data else cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:  # Of more pixels than OpenCV takes.
+        image = None
     if image is None:
         raise InputError(f"{path}: {'cut short' if cut else 'no image that can be decoded'}; {remedy}")
     return image

@@ -16,6 +16,8 @@ from fdta.errors import InputError
 from fdta.evaluate.preprocessing import DISTRACTORS, preprocessing_of, scored_boxes
 from fdta.evaluate.settings import Preprocessing
 
+MOST_PAIRS, MOST_IDENTITIES = 25_000_000, 15_000
+"""Of identities and tracks of one sequence: some 4 and 7 GB in TrackEval."""
 _LOG = logging.getLogger(__name__)
 COMBINED = "combined"
 """Name of the entry over all sequences; the others have the names of their sequences."""
@@ -160,6 +162,11 @@ def _sequence_data(truth: Boxes, found: Boxes) -> dict[str, Any]:
     numbers = np.union1d(truth.frames, found.frames)
     truth_ids, truth_boxes, truth_identities = _by_frame(truth, numbers)
     found_ids, found_boxes, found_identities = _by_frame(found, numbers)
+    if truth_identities * found_identities > MOST_PAIRS or truth_identities + found_identities > MOST_IDENTITIES:
+        raise InputError(
+            f"{truth_identities} identities and {found_identities} tracks are too many, as TrackEval keeps all pairs in "
+            f"memory; at most {MOST_PAIRS} pairs and {MOST_IDENTITIES} of both together; score parts of it"
+        )
     return {
         "gt_ids": truth_ids,
         "tracker_ids": found_ids,
