@@ -37,8 +37,8 @@ TRAINING_GPUS = BENCHMARK.gpus
 GPU_JOB = 1 if BENCHMARK.gpus else 0
 DEVICE = "--device cuda" if BENCHMARK.gpus else "--device cpu"
 
-# Provenance decides what is stale, not the times of files: inputs that are right are "ancient". So is one more input, a
-# file that is newer than everything and has a content that was never seen, unless the result is stale.
+# Provenance decides what is stale, not the times of files: the inputs of a result that is right are "ancient". Among them
+# is a file that is newer than everything and has a content that was never seen: it makes a stale result be made.
 STALE = Path(".snakemake/stale")
 if workflow.is_main_process:
     release_stale_lock(Path())
@@ -77,10 +77,8 @@ def inputs(find):
 
     def of(wildcards):
         step = step_of(find)(wildcards)
-        made = {need.job.target for need in step.needs if not STEPS.state(need).fresh}
-        if not STEPS.state(step).fresh:
-            made.add(str(STALE))
-        return [path if path in made else ancient(path) for path in [*targets(step), str(STALE)]]
+        paths = [*targets(step), str(STALE)]
+        return [ancient(path) for path in paths] if STEPS.state(step).fresh else paths
 
     return of
 
