@@ -164,8 +164,8 @@ def _sequence_data(truth: Boxes, found: Boxes) -> dict[str, Any]:
     found_ids, found_boxes, found_identities = _by_frame(found, numbers)
     if truth_identities * found_identities > MOST_PAIRS or truth_identities + found_identities > MOST_IDENTITIES:
         raise InputError(
-            f"{truth_identities} identities and {found_identities} tracks are too many, as TrackEval keeps all pairs in "
-            f"memory; at most {MOST_PAIRS} pairs and {MOST_IDENTITIES} of both; score parts of it"
+            f"{truth_identities} identities and {found_identities} tracks are too many, as TrackEval keeps all pairs "
+            f"in memory; at most {MOST_PAIRS} pairs and {MOST_IDENTITIES} of both; score parts of it"
         )
     return {
         "gt_ids": truth_ids,
