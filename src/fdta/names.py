@@ -54,10 +54,10 @@ def check_file_name(name: str, what: str, source: Path) -> str:
         source: the file.
 
     Raises:
-        InputError: it is empty, longer than 200 characters, starts with a dot, or holds a slash, a backslash or a
-            control character.
+        InputError: it is empty, longer than 200 characters, starts with a dot, or holds a slash, a backslash, a
+            control character or what is no Unicode.
     """
-    if not re.fullmatch(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,199}", name):
+    if not re.fullmatch(r"[^./\\\x00-\x1f\x7f\ud800-\udfff][^/\\\x00-\x1f\x7f\ud800-\udfff]{0,199}", name):
         raise InputError(f"{source}: {name[:60]!r} cannot name a {what}; it must be a plain name, without / and not ..")
     return name
 

@@ -396,3 +396,17 @@ def test_more_pixels_than_can_be_decoded(decode: list[str], capsys: pytest.Captu
     assert "00000002.png: no image that can be decoded" in refused(capsys, "data", "check", "gt", *decode)
     with pytest.raises(InputError, match="no image that can be decoded"):
         read_split(Path("gt"))[0].image(2)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_names_that_a_terminal_cannot_show(encoding: str) -> None:
+    make_sequence(Path("gt/é ü"))
+    check = [sys.executable, "-m", "fdta", "data", "check", "gt"]
+    done = subprocess.run(check, env=os.environ | {"PYTHONIOENCODING": encoding}, capture_output=True)
+    assert done.returncode == 0 and not done.stderr
+    assert {"ascii": b"\\xe9 \\xfc: 3 frames", "utf-8": "é ü: 3 frames".encode()}[encoding] in done.stdout
+
+
+def test_a_name_that_is_no_unicode(capsys: pytest.CaptureFixture) -> None:
+    Path("gt", os.fsdecode(b"a\xff")).mkdir(parents=True)
+    assert "gt: 'a\\udcff' cannot name a sequence" in refused(capsys, "data", "check", "gt")

@@ -55,7 +55,8 @@ def convert_crowdhuman(annotations: Path, images: Path, folder: Path) -> int:
             (sequence / "gt" / "gt.txt").write_text("".join(lines))
             (sequence / "seqinfo.ini").write_text(
                 f"[Sequence]\nname={name}\nimDir=img1\nframeRate=1\nseqLength=1\nimWidth={width}\nimHeight={height}\n"
-                "imExt=.jpg\n"
+                "imExt=.jpg\n",
+                encoding="utf-8",
             )
             names.append(name)
         if not names:

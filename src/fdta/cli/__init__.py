@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import io
 import logging
 import os
 import shutil
@@ -69,6 +70,10 @@ def main(arguments: list[str] | None = None) -> int:
     lines, logger = logging.StreamHandler(), logging.getLogger("fdta")
     logger.addHandler(lines)
     logger.setLevel(logging.INFO)
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files may hold what a terminal's encoding has not.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         options = parser.parse_args(given)
         options.call(options)
@@ -80,11 +85,12 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.errno not in REMEDIES:
+        if error.errno not in REMEDIES and error.filename is None:
             raise
         place = error.filename2 or error.filename or "the output folder"
         room = _room(place) if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        print(f"fdta: {place}: {error.strerror}{room}; {REMEDIES[error.errno]}", file=sys.stderr)
+        remedy = REMEDIES.get(error.errno or 0, "look after it and give the command again")
+        print(f"fdta: {place}: {error.strerror}{room}; {remedy}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "allocate memory" not in str(error):

@@ -491,11 +491,13 @@ def sequence_folders(folder: Path) -> list[Path]:
     """Folders in the split `folder`, sorted by name; those whose name starts with a dot are left out.
 
     Raises:
-        InputError: there is no such folder, or it holds none.
+        InputError: there is no such folder, it holds none, or the name of one is no plain name.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected a split, a folder with one folder a sequence")
     paths = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    for path in paths:
+        check_file_name(path.name, "sequence", folder)
     if not paths:
         raise InputError(f"{folder}: no sequence; expected one folder a sequence, each with img1/ and seqinfo.ini")
     return paths

@@ -52,7 +52,7 @@ def write_plan(steps: Steps, root: Path) -> list[str]:
     for stage, content in planned.items():
         path = root / FOLDER / f"{stage}.json"
         text = json.dumps(content, indent=1) + "\n"
-        if not path.is_file() or path.read_text() != text:
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
             changed.append(stage)
     for path in (root / FOLDER).glob("*.json"):

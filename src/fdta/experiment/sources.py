@@ -62,7 +62,7 @@ def _digest(data: bytes) -> str:
 def _parsed(module: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     """Code of a module, the modules of this package that it imports, and the shipped files that it names."""
     path = _path(module)
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     names: set[str] = set()
     docstrings: set[int] = set()
     tree = ast.parse(text)
