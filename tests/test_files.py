@@ -167,3 +167,9 @@ def test_file_or_link_is_not_replaced_by_a_folder(tmp_path: Path, kind: str) -> 
     with pytest.raises(InputError), whole_folder(path):
         pytest.fail("begun in vain")
     assert path.is_symlink() == (kind == "link") and path.exists()
+
+
+def test_an_empty_folder_that_others_made_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    written(tmp_path / "set", "new")
+    assert read(tmp_path / "set") == ["new"] * 3 and list(tmp_path.iterdir()) == [tmp_path / "set"]

@@ -92,6 +92,8 @@ def place(made: Path, target: Path) -> None:
             (made / OWN).touch()
         _sync(made)
         if target.is_dir():
+            # Marked, so that it is known for ours where it is set aside.
+            (target / OWN).touch()
             os.replace(target, _aside(target))
         os.replace(made, target)
         _sync(target.parent)
