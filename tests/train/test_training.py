@@ -115,7 +115,7 @@ def test_loss_falls_on_one_clip(rendered, settings):
         total, terms = objective(batch, 1)
         optimizer.zero_grad()
         total.backward()
-        clip_gradients(model, 1.0)
+        clip_gradients(model, TrainingSettings(clip_norm=1.0))
         optimizer.step()
         totals.append(total.item())
     assert {"depth", "identity", "association"} <= set(terms)
@@ -209,7 +209,8 @@ def test_schedule():
     assert rate_factor(399, 100, cosine) < 1e-3
 
 
-def test_learning_rates_and_clipping_by_part(settings):
+@pytest.mark.parametrize("with_adapter", [True, False])
+def test_learning_rates_and_clipping_by_part(settings, with_adapter):
     model = FDTA(settings)
     training = TrainingSettings(learning_rate=1.0, backbone_scale=0.1, projection_scale=0.05, head_scale=3.0)
     rates = {id(p): group["lr"] for group in build_optimizer(model, training).param_groups for p in group["params"]}
@@ -220,7 +221,14 @@ def test_learning_rates_and_clipping_by_part(settings):
     assert rates[id(named["id_decoder.time_bias"])] == pytest.approx(3.0)
     for name, parameter in named.items():
         parameter.grad = torch.full_like(parameter, 100.0 if name.startswith("detector.") else 1.0)
-    clip_gradients(model, 0.5)
-    for detector in (True, False):
-        norm = torch.cat([p.grad.flatten() for n, p in named.items() if n.startswith("detector.") == detector]).norm()
-        assert norm == pytest.approx(0.5, rel=1e-2)
+    assert clip_gradients(model, TrainingSettings(clip_norm=0.5, clip_identity_adapter=with_adapter))
+    parts = {"detector": [], "rest": [], "identity_adapter": []}
+    for name, parameter in named.items():
+        top = name.partition(".")[0]
+        apart = top == "detector" or (top == "identity_adapter" and not with_adapter)
+        parts[top if apart else "rest"].append(parameter.grad.flatten())
+    for part in ("detector", "rest"):
+        assert torch.cat(parts[part]).norm() == pytest.approx(0.5, rel=1e-2)
+    assert all((gradient == 1).all() for gradient in parts["identity_adapter"])
+    next(model.identity_adapter.parameters()).grad[:] = torch.nan
+    assert not clip_gradients(model, TrainingSettings(clip_identity_adapter=with_adapter))

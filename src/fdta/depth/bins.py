@@ -13,7 +13,7 @@ from fdta.model.settings import SpatialSettings
 
 def bin_values(settings: SpatialSettings) -> Tensor:
     """Depths (D+1,) of the bins; the last, for depths outside the range, stands at `settings.maximum`."""
-    index = torch.arange(settings.bins, dtype=torch.float32)
+    index = torch.arange(settings.bins, dtype=torch.get_default_dtype())
     delta = _delta(settings)
     values = (index + 0.5) ** 2 * (delta / 2) - delta / 8 + settings.minimum
     return torch.cat([values, values.new_tensor([settings.maximum])])

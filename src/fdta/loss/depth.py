@@ -42,6 +42,10 @@ def depth_loss(
     resized = F.interpolate(depth[:, None].to(logits.dtype), size, mode="bilinear", align_corners=False)[:, 0]
     cross_entropy = F.cross_entropy(logits, bin_index(resized, spatial), reduction="none")
     focal = settings.focal_alpha * (1 - (-cross_entropy).exp()) ** settings.focal_gamma * cross_entropy
+    if settings.depth_smoothing:
+        surprise = -logits.log_softmax(dim=1)
+        everywhere = (1 - (-surprise).exp()) ** settings.focal_gamma * surprise
+        focal = focal + settings.depth_smoothing * settings.focal_alpha * everywhere.sum(dim=1)
     inside = F.interpolate((~padding)[:, None].to(logits.dtype), size)[:, 0]
     foreground = foreground_mask(targets, padding, size).to(logits.dtype)
     weights = inside * (1 + (settings.foreground_weight - 1) * foreground)

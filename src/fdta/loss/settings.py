@@ -23,6 +23,8 @@ class LossSettings:
     """Weight of the appearance attributes in detector pre-training (rendered data only)."""
     focal_alpha: Share = 0.25
     focal_gamma: Weight = 2.0
+    depth_smoothing: Weight = 0.0
+    """What is added to every entry of the one-hot target of the depth loss; the published code adds 1e-6."""
     association_matching: Literal["last", "last-but-one"] = "last"
     """Decoder layer whose matching picks the embeddings of the ID branch; the published trainer, by an overwritten
     variable, uses the last but one (docs/model.md, Where paper and published code differ)."""

@@ -296,8 +296,8 @@ def sine_positions(padding: Tensor, width: int) -> Tensor:
         width: a multiple of 4.
     """
     inside = ~padding
-    rows = inside.cumsum(1, dtype=torch.float32)
-    columns = inside.cumsum(2, dtype=torch.float32)
+    rows = inside.cumsum(1, dtype=torch.get_default_dtype())
+    columns = inside.cumsum(2, dtype=torch.get_default_dtype())
     rows = (rows - 0.5) / (rows[:, -1:] + 1e-6) * (2 * math.pi)
     columns = (columns - 0.5) / (columns[:, :, -1:] + 1e-6) * (2 * math.pi)
     frequencies = 10000 ** (-torch.arange(0, width // 2, 2, device=padding.device) / (width // 2))

@@ -189,7 +189,7 @@ class _Training:
         averages = (sum(values) / len(everywhere) for values in zip(*(found for found, _ in everywhere), strict=True))
         losses = dict(zip(own, averages, strict=True))
         scaler.unscale_(self.optimizer)
-        finite = clip_gradients(self.model, settings.clip_norm)
+        finite = clip_gradients(self.model, settings)
         overflow = scaler.is_enabled() and not finite and scaler.get_scale() > SMALLEST_SCALE
         loss = losses["total"]
         if not math.isfinite(loss) or not (finite or overflow):

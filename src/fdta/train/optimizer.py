@@ -47,16 +47,24 @@ def rate_factor(step: int, steps_per_epoch: int, settings: TrainingSettings) -> 
     return factor * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def clip_gradients(model: nn.Module, largest: float) -> bool:
+def clip_gradients(model: nn.Module, settings: TrainingSettings) -> bool:
     """Clip the gradient norm of the detector and of the rest apart (docs/model.md, Training).
+
+    The Identity Adapter is of neither, unless `settings.clip_identity_adapter`.
 
     Returns:
         Whether all gradients are finite; where not, they are of no use.
     """
-    detector: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
+    parts: dict[str, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
-            (detector if name.startswith("detector.") else rest).append(parameter)
-    norms = [nn.utils.clip_grad_norm_(part, largest, foreach=True) for part in (detector, rest) if part]
+            top = name.partition(".")[0]
+            apart = top == "detector" or (top == "identity_adapter" and not settings.clip_identity_adapter)
+            parts.setdefault(top if apart else "rest", []).append(parameter)
+    norms = [
+        nn.utils.get_total_norm([parameter.grad for parameter in part if parameter.grad is not None], foreach=True)
+        if top == "identity_adapter"
+        else nn.utils.clip_grad_norm_(part, settings.clip_norm, foreach=True)
+        for top, part in parts.items()
+    ]
     return bool(torch.stack(norms).isfinite().all())

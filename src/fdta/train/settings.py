@@ -47,6 +47,9 @@ class TrainingSettings:
     weight_decay: Weight = 5e-4
     clip_norm: Positive = 0.1
     """Largest gradient norm, for the detector and for the rest apart."""
+    clip_identity_adapter: bool = True
+    """Whether the rest has the Identity Adapter in it. In the published code it is part of the criterion, whose
+    gradients are not clipped: false."""
     checkpoint_seconds: Weight = 60.0
     """Seconds between the states from which a killed training resumes."""
     validate_every: Annotated[int, Field(ge=0)] = 0

@@ -71,7 +71,7 @@ def training_step(model: FDTA, batch: ClipBatch, settings: Settings) -> Callable
         total, _ = objective(batch, epoch=settings.identity.first_epoch)
         optimizer.zero_grad(set_to_none=True)
         total.backward()
-        clip_gradients(model, settings.training.clip_norm)
+        clip_gradients(model, settings.training)
         optimizer.step()
 
     return step
