@@ -8,7 +8,6 @@ import json
 import os
 import pickle
 import tarfile
-import warnings
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -343,8 +342,7 @@ def _safetensors() -> None:
 
 
 def _torchscript() -> None:
-    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-        torch.jit.save(torch.jit.script(torch.nn.ReLU()), "published.pth")
+    torch.jit.save(torch.jit.script(torch.nn.ReLU()), "published.pth")
 
 
 def _tar() -> None:
@@ -354,6 +352,7 @@ def _tar() -> None:
     Path("pickle").unlink()
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit")
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [

@@ -210,8 +210,10 @@ class Results:
         if run not in self._scores:
             path = plan.scores_path(self.params, self.root, run)
             scores = read_json(Scores, path)
-            if scores is not None and not scores.get(COMBINED, {}).keys() >= set(COMPARED):
-                raise InputError(f"{path}: no {', '.join(COMPARED)} under {COMBINED!r}; score the run again")
+            entries: Scores = {} if scores is None else {COMBINED: {}} | scores
+            for name, entry in entries.items():
+                if not entry.keys() >= set(COMPARED):
+                    raise InputError(f"{path}: no {', '.join(COMPARED)} under {name!r}; score the run again")
             self._scores[run] = scores
         return self._scores[run]
 
