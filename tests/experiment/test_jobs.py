@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,6 +102,23 @@ def test_a_broken_job_file_is_refused(text: str, told: str, tmp_path: Path):
         read_job(path)
     with pytest.raises(InputError, match="no such file"):
         read_job(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"outputs": ["../../x.json"]}, "'../../x.json' leads out of the project"),
+        ({"record": "/etc/x.record.json"}, "'/etc/x.record.json' leads out of the project"),
+        ({"run": "../../x"}, "run: must be"),
+        ({"split": "../x"}, "split: must be a name of letters"),
+    ],
+)
+def test_a_job_cannot_write_out_of_the_project(change: dict, told: str, tmp_path: Path):
+    right = {"kind": "score", "run": "dance/full/seed-0", "split": "test", "inputs": {}, "outputs": ["s.json"]}
+    path = tmp_path / "job.json"
+    path.write_text(json.dumps(right | {"record": "s.record.json", "code": ""} | change))
+    with pytest.raises(InputError, match=re.escape(told)):
+        read_job(path)
 
 
 def stale_kinds(before: Steps, after: Steps) -> set[str]:

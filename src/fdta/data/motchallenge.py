@@ -286,7 +286,10 @@ def read_seqinfo(folder: Path) -> Sequence:
 def _image_folder(section: configparser.SectionProxy, path: Path) -> str:
     name = section.get("imDir", "img1")
     # "." is a sequence whose frames lie in its own folder.
-    return name if name == "." else check_file_name(name, "folder (imDir)", path)
+    if name != ".":
+        for part in name.rstrip("/").split("/"):
+            check_file_name(part, "folder (imDir)", path)
+    return name
 
 
 def write_seqinfo(sequence: Sequence) -> None:

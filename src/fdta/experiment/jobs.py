@@ -10,18 +10,21 @@ import json
 from dataclasses import field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from fdta.acquire.catalogue import Checkpoint, Source
+from pydantic import Field
+
+from fdta.acquire.catalogue import Checkpoint, Source, is_inside
 from fdta.errors import InputError
 from fdta.evaluate.settings import Preprocessing
 from fdta.experiment.settings import Settings
 from fdta.files import write_text
 from fdta.provenance import job_key
-from fdta.settings import read_json, read_settings, settings, to_plain
+from fdta.settings import Name, read_json, read_settings, settings, to_plain
 from fdta.synthetic.settings import RenderSettings
 from fdta.track.settings import TrackerSettings
 
+RunName = Annotated[str, Field(pattern=r"^\w[\w-]*(/\w[\w-]*){1,2}$", max_length=300)]
 FOLDER = "jobs"
 """Folder of the files of jobs."""
 
@@ -66,8 +69,8 @@ class RenderJob(Job):
     entry: ClassVar[str] = "fdta.synthetic.render"
 
     kind: Literal["render"] = "render"
-    dataset: str
-    split: str
+    dataset: Name
+    split: Name
     sequences: int
     render: RenderSettings
 
@@ -84,8 +87,8 @@ class DataJob(Job):
     entry: ClassVar[str] = "fdta.acquire.splits"
 
     kind: Literal["data"] = "data"
-    dataset: str
-    split: str
+    dataset: Name
+    split: Name
     source: Source
 
     @property
@@ -112,8 +115,8 @@ class DepthJob(Job):
     entry: ClassVar[str] = "fdta.depth.teacher"
 
     kind: Literal["depth"] = "depth"
-    dataset: str
-    split: str
+    dataset: Name
+    split: Name
     teacher: Literal["rendered", "video-depth-anything"]
     size: Literal["small", "base", "large"] | None = None
     weights: str | None = None
@@ -124,12 +127,12 @@ class DepthJob(Job):
 class TrainingJob(Job):
     """Train the detector of a data set, or a variant on top of it."""
 
-    dataset: str
+    dataset: Name
     settings: Settings
     seed: int
     start: str | None
     """Checkpoint of the detector to start from; null: random weights."""
-    validation_split: str
+    validation_split: Name
     processes: int
     """Processes that train together."""
 
@@ -157,7 +160,7 @@ class TrainJob(TrainingJob):
     entry: ClassVar[str] = "fdta.train.tracker"
 
     kind: Literal["train"] = "train"
-    run: str
+    run: RunName
 
 
 @settings(kw_only=True)
@@ -167,10 +170,10 @@ class DetectJob(Job):
     entry: ClassVar[str] = "fdta.track.detect"
 
     kind: Literal["detect"] = "detect"
-    dataset: str
+    dataset: Name
     model: str
     """Its checkpoint."""
-    split: str
+    split: Name
     tracker: TrackerSettings
 
 
@@ -181,8 +184,8 @@ class TrackJob(Job):
     entry: ClassVar[str] = "fdta.track.run"
 
     kind: Literal["track"] = "track"
-    run: str
-    split: str
+    run: RunName
+    split: Name
     tracker: TrackerSettings
 
 
@@ -194,9 +197,9 @@ class BaselineJob(Job):
 
     kind: Literal["baseline"] = "baseline"
     method: str
-    run: str
+    run: RunName
     """The run whose detections are linked."""
-    split: str
+    split: Name
 
 
 @settings(kw_only=True)
@@ -206,8 +209,8 @@ class ScoreJob(Job):
     entry: ClassVar[str] = "fdta.evaluate.score"
 
     kind: Literal["score"] = "score"
-    run: str
-    split: str
+    run: RunName
+    split: Name
     preprocessing: Preprocessing | None = None
 
 
@@ -218,8 +221,8 @@ class SimilarityJob(Job):
     entry: ClassVar[str] = "fdta.evaluate.similarity"
 
     kind: Literal["similarity"] = "similarity"
-    run: str
-    split: str
+    run: RunName
+    split: Name
     threshold: float
 
 
@@ -230,8 +233,8 @@ class SpeedJob(Job):
     entry: ClassVar[str] = "fdta.evaluate.speed"
 
     kind: Literal["speed"] = "speed"
-    run: str
-    split: str
+    run: RunName
+    split: Name
     tracker: TrackerSettings
 
 
@@ -242,8 +245,8 @@ class SubmissionJob(Job):
     entry: ClassVar[str] = "fdta.track.submission"
 
     kind: Literal["submission"] = "submission"
-    run: str
-    split: str
+    run: RunName
+    split: Name
     folder_in_zip: str
 
 
@@ -316,6 +319,9 @@ def read_job(path: Path) -> Job:
     if kind is None:
         raise InputError(f"{path}: kind: {value.get('kind')!r} is no kind of job; remove the file and plan again")
     job = read_settings(kind, value, "", path)
+    for made in (*job.outputs, job.record):
+        if not is_inside(made):
+            raise InputError(f"{path}: {made!r} leads out of the project; remove the file and plan again")
     if path.stem != job.key:
         raise InputError(f"{path}: the file was changed, its content has the key {job.key}; remove it and plan again")
     return job
