@@ -77,8 +77,8 @@ def _records(path: Path) -> Iterator[tuple[str, list[list[float]]]]:
         try:
             record = json.loads(line)
             identity = record["ID"]
-            if not isinstance(identity, str) or Path(identity).name != identity:
-                raise ValueError(f"the ID {identity!r} is no file name")
+            if not isinstance(identity, str) or Path(identity).name != identity or len(identity) > 200:
+                raise ValueError(f"the ID {str(identity)[:60]!r} is no file name")
             boxes = [_box(item) for item in record["gtboxes"] if _counts(item)]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             what = f"no {error}" if isinstance(error, KeyError) else error

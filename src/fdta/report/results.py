@@ -25,7 +25,7 @@ from fdta.experiment.paper import COMPARED, PaperRow, read_paper
 from fdta.experiment.params import Experiment
 from fdta.names import DETECTOR, Run
 from fdta.report.server_scores import ServerScores, read_server_scores
-from fdta.settings import read_json
+from fdta.settings import read_json, require
 from fdta.track.submission import submission_digest
 
 Scores = dict[str, dict[str, FiniteFloat]]
@@ -46,6 +46,9 @@ class StepRecord:
     losses: dict[str, float]
     learning_rate: float
     seconds: FiniteFloat
+
+    def __post_init__(self) -> None:
+        require("total" in self.losses, "losses must have the key total")
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,9 @@ class Speed:
     machine: str
     threads: int
 
+    def __post_init__(self) -> None:
+        require("total" in self.milliseconds, "milliseconds must have the key total")
+
 
 @dataclass(frozen=True)
 class Similarity:
@@ -82,6 +88,9 @@ class Similarity:
     mean: FiniteFloat | None
     high: Annotated[FiniteFloat | None, Field(alias=f"share_above_{HIGH}")]
     histogram: dict[Literal["edges", "counts"], list[FiniteFloat]]
+
+    def __post_init__(self) -> None:
+        require(len(self.histogram) == 2, "histogram must have the keys edges and counts")
 
     def percent(self, low: float, high: float) -> float:
         """Share of the pairs between two edges of the histogram."""
