@@ -28,7 +28,8 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """Finite, not negative."""
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 """A probability or a part of a whole."""
-Name = Annotated[str, Field(pattern=r"^\w[\w-]*$", max_length=100)]
+NAME = r"\w[\w-]*"
+Name = Annotated[str, Field(pattern=f"^{NAME}$", max_length=100)]
 """Letters, digits, - and _, no - at the start: it names a folder."""
 MOST_VALUES = 1_000_000
 """Values of a YAML file, counted as often as anchors repeat them."""
@@ -135,7 +136,7 @@ def check_names(names: Iterable[Any], where: str, path: Path | str) -> None:
         ParamsError: one is no `Name`.
     """
     for name in names:
-        if not isinstance(name, str) or not re.fullmatch(r"\w[\w-]{0,99}", name):
+        if not isinstance(name, str) or not re.fullmatch(NAME, name) or len(name) > 100:
             raise ParamsError(f"{path}: {where}.{_short(name)}: use letters, digits, - and _ in names, they name files")
 
 

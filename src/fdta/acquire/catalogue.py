@@ -95,8 +95,8 @@ class Form:
     """Classes (8th column of a ground-truth line) that count. The 7th column of other lines becomes 0: they stay for
     the scoring's preprocessing, and are not trained on. Empty: every line stays as it is."""
     preprocessing: Preprocessing | None = None
-    """What scoring takes away before it counts; null: as the benchmark does that a sequence is named after
-    (MOT17-02-...), else nothing."""
+    """Benchmark whose distractors are removed before scoring; null: the one that a sequence is named after
+    (MOT17-02-...), if any."""
 
     def __post_init__(self) -> None:
         require(self.images == "." or is_inside(self.images), "images is a folder within the sequence")

@@ -12,8 +12,8 @@ import cv2
 
 from fdta.acquire.catalogue import Form, Split
 from fdta.data.motchallenge import (
-    FROM_ONE,
     Sequence,
+    check_counting,
     decode_image,
     image_names,
     parse_boxes,
@@ -184,8 +184,9 @@ def _is_beyond(box: tuple[float, ...], width: int, height: int) -> bool:
 
 def _image_defects(sequence: Sequence, names: dict[int, str], decode: bool, form: Form) -> Iterator[str]:
     images = sequence.folder / sequence.image_folder
-    if 0 in names:
-        yield f"{images / names[0]}: frame 0; {FROM_ONE}"
+    from_zero = list(_told(partial(check_counting, images, names)))
+    if from_zero:
+        yield from from_zero
         return
     for run in _runs(frame for frame in range(1, sequence.frames + 1) if frame not in names):
         yield f"{images}: frame {run} of {sequence.frames} is missing; copy it, or correct seqLength"

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from fdta.acquire.catalogue import Form, Source
 from fdta.acquire.check import header_size
-from fdta.data.motchallenge import FROM_ONE, Sequence, image_names, is_image_name, read_seqinfo, write_seqinfo
+from fdta.data.motchallenge import Sequence, check_counting, image_names, is_image_name, read_seqinfo, write_seqinfo
 from fdta.errors import InputError
 from fdta.settings import named
 
@@ -111,8 +111,7 @@ class PublishedFolders:
         images = self._images(sequence)
         assert images is not None
         names = image_names(images)
-        if 0 in names:
-            raise InputError(f"{images / names[0]}: frame 0; {FROM_ONE}")
+        check_counting(images, names)
         digits = {len(Path(image).stem) for image in names.values()}
         if self._form.digits is not None and digits != {self._form.digits}:
             raise InputError(

@@ -42,7 +42,7 @@ def convert_crowdhuman(annotations: Path, images: Path, folder: Path) -> int:
             image = images / f"{identity}.jpg"
             if not boxes:
                 continue
-            remedy = f"{annotations} tells of it, copy the images again"
+            remedy = f"{annotations} lists it, copy the images again"
             height, width = decode_image(image, cv2.IMREAD_COLOR, remedy).shape[:2]
             name = identity.replace(",", "_")
             sequence = temporary / name

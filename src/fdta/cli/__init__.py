@@ -41,9 +41,9 @@ REMEDIES = {
     errno.ENOSPC: "free some room or choose another folder",
     errno.EDQUOT: "free some room or choose another folder",
     errno.EFBIG: "files may not be so large here, choose another folder",
-    errno.EIO: "the disk or the connection to it fails, look after it or choose another folder",
+    errno.EIO: "the disk or the connection to it fails, fix it or choose another folder",
     errno.ENAMETOOLONG: "choose a shorter name",
-    errno.ELOOP: "its links lead in a circle, mend them",
+    errno.ELOOP: "its links form a circle, fix them",
     errno.EACCES: "choose a place where you may write",
     errno.EPERM: "choose a place where you may write",
     errno.EROFS: "choose a place where you may write",
@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         place = error.filename2 or error.filename or "the output folder"
         room = _room(place) if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        remedy = REMEDIES.get(error.errno or 0, "look after it and give the command again")
+        remedy = REMEDIES.get(error.errno or 0, "fix it and run the command again")
         print(f"fdta: {place}: {error.strerror}{room}; {remedy}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
@@ -139,7 +139,7 @@ def add_description(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 def output_file(text: str) -> Path:
-    """A file to write, as an argument: what cannot be replaced is refused before the work begins.
+    """A file to write, as an argument: anything that cannot be replaced is rejected before the work begins.
 
     Raises:
         InputError: see `fdta.files.check_replaceable`.

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preprocessing",
         choices=("auto", *get_args(Preprocessing)),
         default="auto",
-        help="benchmark that tells what is taken away before counting; auto: the one that a sequence is named after "
+        help="benchmark whose distractors are removed before counting; auto: the one that a sequence is named after "
         "(MOT17-02-...)",
     )
     parser.set_defaults(call=_score)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import configparser
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -319,8 +319,7 @@ def read_sequence(folder: Path) -> Sequence:
     for frame in range(1, sequence.frames + 1):
         expected = sequence.image_path(frame)
         if names.get(frame) != expected.name:
-            if 0 in names:
-                raise InputError(f"{images / names[0]}: frame 0; {FROM_ONE}")
+            check_counting(images, names)
             raise InputError(
                 f"{expected}: frame {frame} of {sequence.frames} is missing; copy it, or correct seqLength"
             )
@@ -488,6 +487,20 @@ def image_names(folder: Path) -> dict[int, str]:
         return {}
     paths = [path for path in folder.iterdir() if is_image_name(path)]
     return {int(path.stem): path.name for path in sorted(paths)}
+
+
+def check_counting(folder: Path, names: Mapping[int, str]) -> None:
+    """Reject frames that count from 0.
+
+    Args:
+        folder: of the images.
+        names: file name of each, by number (`image_names`).
+
+    Raises:
+        InputError: there is a frame 0.
+    """
+    if 0 in names:
+        raise InputError(f"{folder / names[0]}: frame 0; {FROM_ONE}")
 
 
 def sequence_folders(folder: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from fdta.evaluate.preprocessing import DISTRACTORS, preprocessing_of, scored_bo
 from fdta.evaluate.settings import Preprocessing
 
 MOST_PAIRS, MOST_IDENTITIES = 25_000_000, 15_000
-"""Of identities and tracks of one sequence: some 4 and 7 GB in TrackEval."""
+"""Of identities and tracks of one sequence. By the sizes of TrackEval's arrays they take about 4 and 7 GB."""
 _LOG = logging.getLogger(__name__)
 COMBINED = "combined"
 """Name of the entry over all sequences; the others have the names of their sequences."""
@@ -41,9 +41,9 @@ def score(
 ) -> dict[str, dict[str, float]]:
     """Scores of `tracks` per sequence, and over all of them as the entry `COMBINED`.
 
-    The HOTA family is averaged over its 19 thresholds; CLEAR and Identity match at an IoU of 0.5. What is counted,
-    `fdta.evaluate.preprocessing.scored_boxes` tells. "Combined" is TrackEval's: counts
-    are summed and ratios taken over the sums, so it is no mean over sequences.
+    The HOTA family is averaged over its 19 thresholds; CLEAR and Identity match at an IoU of 0.5. The rows that count
+    are those of `fdta.evaluate.preprocessing.scored_boxes`. "Combined" is TrackEval's: counts are summed and ratios
+    taken over the sums, so it is no mean over sequences.
 
     Args:
         ground_truth: folder of SEQUENCE/gt/gt.txt and, where it exists, SEQUENCE/seqinfo.ini; without the latter a
@@ -86,7 +86,7 @@ def score(
         truth, found = _read(gt_file, track_file)
         chosen = preprocessing or preprocessing_of(name)
         if preprocessing is None and chosen == "none":
-            _tell_of_distractors(truth, gt_file)
+            _warn_of_distractors(truth, gt_file)
         try:
             data = _sequence_data(*scored_boxes(truth, found, chosen))
         except InputError as error:
@@ -144,7 +144,7 @@ def _read(gt_file: Path, track_file: Path) -> tuple[Boxes, Boxes]:
     return truth, read_boxes(track_file, frames or int(truth.frames.max(initial=1)))
 
 
-def _tell_of_distractors(truth: Boxes, gt_file: Path) -> None:
+def _warn_of_distractors(truth: Boxes, gt_file: Path) -> None:
     """Print a line if rows that do not count look like the distractors of MOT17, whose tracks are taken away there."""
     rows = int((np.isin(truth.classes, DISTRACTORS["MOT17"]) & (truth.scores.astype(int) == 0)).sum())
     if rows:

@@ -20,11 +20,11 @@ from fdta.evaluate.settings import Preprocessing
 from fdta.experiment.settings import Settings
 from fdta.files import write_text
 from fdta.provenance import job_key
-from fdta.settings import Name, read_json, read_settings, settings, to_plain
+from fdta.settings import NAME, Name, read_json, read_settings, settings, to_plain
 from fdta.synthetic.settings import RenderSettings
 from fdta.track.settings import TrackerSettings
 
-RunName = Annotated[str, Field(pattern=r"^\w[\w-]*(/\w[\w-]*){1,2}$", max_length=300)]
+RunName = Annotated[str, Field(pattern=f"^{NAME}(/{NAME}){{1,2}}$", max_length=300)]
 FOLDER = "jobs"
 """Folder of the files of jobs."""
 

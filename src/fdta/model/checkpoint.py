@@ -222,7 +222,7 @@ def _check_records(path: Path) -> None:
                     f"{path}: a TorchScript archive; convert it: save torch.jit.load(FILE).state_dict() with torch.save"
                 )
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError, EOFError, OSError):
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, EOFError, OSError):
         return  # Of the form before archives, or so broken that torch tells.
     if damaged:
         raise InputError(
