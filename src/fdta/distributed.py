@@ -110,10 +110,17 @@ def gather(value: Any) -> list[Any]:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace the gradients by their mean over the processes, all in one transfer."""
+    """Replace the gradients by their mean over the processes; one that a process lacks counts as 0, unless all do."""
     if not dist.is_initialized():
         return
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    there = torch.tensor([parameter.grad is not None for parameter in trained], dtype=torch.uint8)
+    there = there.to(trained[0].device)
+    _together(dist.all_reduce, there, dist.ReduceOp.MAX)
+    for parameter, anywhere in zip(trained, there.tolist(), strict=True):
+        if anywhere and parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     _together(dist.all_reduce, flat)
     flat /= dist.get_world_size()

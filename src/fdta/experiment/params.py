@@ -2,7 +2,7 @@
 
 The file names *benchmarks* (data sets and the settings they share), *variants* (overrides of the full model) and
 *tables* (which variants are in which table of the paper). The settings of a run are the benchmark's, overridden by the
-data set's, overridden by the variant's. Every mistake raises `ParamsError` with the path of the key.
+data set's, the preset's (presets.yaml) and the variant's, in this order. Every mistake raises `ParamsError` with the path of the key.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from fdta.settings import (
     to_plain,
 )
 
-KEYS = ("benchmark", "seeds", "benchmarks", "variants", "tables", "catalogue")
+KEYS = ("benchmark", "preset", "seeds", "benchmarks", "variants", "tables", "catalogue")
+PRESETS = Path(__file__).with_name("presets.yaml")
 
 
 class Experiment:
@@ -74,6 +75,7 @@ class Experiment:
             table["rows"] = {row: by for row, by in table["rows"].items() if by in (*allowed, *BASELINES)}
         return {
             "benchmark": name,
+            "preset": self.preset,
             "benchmarks": {name: benchmark},
             "all_datasets": list(self.all_datasets),
             "variants": {each: value for each, value in self._variants.items() if each in allowed},
@@ -103,6 +105,8 @@ class Experiment:
             name: mapping(overrides or {}, f"variants.{name}", path)
             for name, overrides in mapping(raw["variants"], "variants", path).items()
         }
+        self.preset: str | None = raw.get("preset")
+        self._preset = _preset(self.preset, path)
         self.benchmark = self._benchmark(benchmark or raw["benchmark"], raw.get("seeds", [0]))
         self.tables = {
             name: read_settings(TableSettings, table, f"tables.{name}", path)
@@ -193,6 +197,9 @@ class Experiment:
         if variant == DETECTOR:
             overrides.append(({"spatial": {"enabled": False}}, DETECTOR))
         else:
+            overrides.append((self._preset["settings"], f"{PRESETS.name}: {self.preset}.settings"))
+            changes = self._preset["counterparts"].get(data.counterpart or dataset, {})
+            overrides.append((changes, f"{PRESETS.name}: {self.preset}.counterparts"))
             overrides.append((self._variants[variant], f"variants.{variant}"))
             if variant in benchmark.variants:
                 overrides.append((benchmark.variants[variant], f"benchmarks.{benchmark.name}.variants.{variant}"))
@@ -267,6 +274,17 @@ class Experiment:
                 for key, value in mapping(raw["datasets"], f"{where}.datasets", self.path).items()
             }
         return read_settings(BenchmarkSettings, raw, where, self.path)
+
+
+def _preset(name: Any, path: Path) -> dict[str, Any]:
+    """Changes of the settings that the preset `name` makes; none without one."""
+    presets = read_yaml(PRESETS)
+    if name is None:
+        return {"settings": {}, "counterparts": {}}
+    if not isinstance(name, str) or name not in presets:
+        raise ParamsError(f"{path}: preset: {name!r} is unknown; {suggestion(str(name), presets)}, or null for none")
+    preset: dict[str, Any] = presets[name]
+    return preset
 
 
 def _read_run(value: dict[str, Any], where: str, path: Path) -> Settings:

@@ -29,6 +29,10 @@ from fdta.provenance import RECORD, Records, State
 J = TypeVar("J", bound=jobs.Job)
 HERE = Path()
 SERVER_SCORES = Path("server-scores.yaml")
+OF_CLIPS = ("intervals", "groups", "occlusion", "switch")
+"""Settings of clips that one frame at a time has no use for."""
+OF_TRACKING = ("depth", "foreground_weight", "depth_smoothing", "identity", "association", "association_matching")
+"""Settings of losses that a detector alone does not have."""
 """Scores of evaluation servers, entered by hand."""
 
 
@@ -384,7 +388,8 @@ class Steps:
 def detector_settings(settings: Settings) -> Settings:
     """`settings` with defaults for all that the training of a detector alone does not use."""
     unused = Settings()
-    clip = replace(unused.clip, stills=settings.clip.stills, still_shift=settings.clip.still_shift)
+    clip = replace(settings.clip, **{name: getattr(unused.clip, name) for name in OF_CLIPS})
+    loss = replace(settings.loss, **{name: getattr(unused.loss, name) for name in OF_TRACKING})
     sizes = settings.validation
     validation = replace(unused.validation, short_side=sizes.short_side, long_side=sizes.long_side)
     off = {name: replace(getattr(settings, name), enabled=False) for name in ("spatial", "temporal", "identity")}
@@ -394,6 +399,7 @@ def detector_settings(settings: Settings) -> Settings:
         history=unused.history,
         association=replace(unused.association, heads=1),
         clip=clip,
+        loss=loss,
         training=unused.training,
         tracker=unused.tracker,
         validation=validation,

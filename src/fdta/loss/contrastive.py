@@ -41,7 +41,8 @@ def identity_loss(
     """InfoNCE between the matched predictions of each chunk of frames; the chunks' losses are added: a scalar.
 
     Every two samples of one identity in a chunk are a positive pair. It competes with all samples of other identities
-    in the chunk, but not with its own other positives. Without any positive pair the loss is 0, with a gradient (of 0).
+    in the chunk, but not with its own other positives. Without any positive pair the loss is 0 with a gradient of 0, as
+    published. Where no chunk has two samples it is 0 without a gradient, so that weight decay does not act either.
 
     Args:
         embeddings: (n, d) object embeddings of matched predictions.
@@ -59,6 +60,8 @@ def identity_loss(
         qualities = torch.ones_like(qualities)
     chunks_per_clip = -(-clip_length // settings.chunk)
     chunks = frames // clip_length * chunks_per_clip + frames % clip_length // settings.chunk
+    if len(chunks.unique()) == len(chunks):
+        return embeddings.new_zeros(())
     features = F.normalize(embeddings if extractor is None else extractor(embeddings), dim=-1)
     similarities = features @ features.T / settings.temperature
 

@@ -5,6 +5,7 @@ See docs/model.md, Detector, and docs/model.md, Spatial Adapter.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -63,12 +64,11 @@ class DeformableDetector(nn.Module):
             self.projections.append(nn.Sequential(convolution, GroupNorm(detector.norm_groups, width)))
         self.level_embedding = nn.Parameter(torch.randn(detector.levels, width))
         self.encoder = nn.ModuleList(EncoderLayer(detector) for _ in range(detector.encoder_layers))
-        depth_placement = spatial.placement if spatial.enabled else "none"
-        self.decoder = nn.ModuleList(DecoderLayer(detector, depth_placement) for _ in range(detector.decoder_layers))
+        self.decoder = nn.ModuleList(DecoderLayer(detector, spatial) for _ in range(detector.decoder_layers))
         self.queries = nn.Parameter(torch.randn(detector.queries, 2 * width))
         self.reference_points = Linear(width, 2)
-        self.class_heads = nn.ModuleList(Linear(width, detector.classes) for _ in self.decoder)
-        self.box_heads = nn.ModuleList(_box_head(width) for _ in self.decoder)
+        self.class_heads = _copies(Linear(width, detector.classes), detector.decoder_layers)
+        self.box_heads = _copies(_box_head(width), detector.decoder_layers)
         self.spatial_adapter = None
         if spatial.enabled:
             self.spatial_adapter = SpatialAdapter(width, detector.heads, detector.norm_groups, spatial)
@@ -224,20 +224,22 @@ class DecoderLayer(nn.Module):
     nowhere (`none`) (paper Tab. 9).
     """
 
-    def __init__(self, settings: DetectorSettings, depth_placement: str) -> None:
+    def __init__(self, settings: DetectorSettings, spatial: SpatialSettings) -> None:
         super().__init__()
         width = settings.width
-        self.depth_placement = depth_placement
+        self.depth_placement = spatial.placement if spatial.enabled else "none"
         self.self_attention = Attention(width, settings.heads, settings.dropout)
         self.self_norm = nn.LayerNorm(width)
         self.visual_attention = DeformableAttention(width, settings.heads, settings.levels, settings.decoder_points)
         self.visual_norm = nn.LayerNorm(width)
         nn.init.xavier_uniform_(self.self_attention.out_proj.weight)
-        if depth_placement != "none":
+        if self.depth_placement != "none":
             self.depth_attention = Attention(width, settings.heads, settings.dropout)
             self.depth_norm = nn.LayerNorm(width)
-            # A detector trained without depth starts (but for one more layer norm) unchanged.
-            nn.init.zeros_(self.depth_attention.out_proj.weight)
+            if spatial.output_initialization == "xavier":
+                nn.init.xavier_uniform_(self.depth_attention.out_proj.weight)
+            else:
+                nn.init.zeros_(self.depth_attention.out_proj.weight)
         self.feedforward = FeedForward(width, settings.feedforward, settings.dropout)
         self.dropout = nn.Dropout(settings.dropout)
 
@@ -303,6 +305,11 @@ def sine_positions(padding: Tensor, width: int) -> Tensor:
     frequencies = 10000 ** (-torch.arange(0, width // 2, 2, device=padding.device) / (width // 2))
     angles = torch.stack([rows, columns], -1)[..., None] * frequencies
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(3).flatten(1, 2)
+
+
+def _copies(module: nn.Module, number: int) -> nn.ModuleList:
+    """`module` and copies of it, which start with the same weights."""
+    return nn.ModuleList([module, *(copy.deepcopy(module) for _ in range(number - 1))])
 
 
 def _box_head(width: int) -> nn.Sequential:

@@ -60,6 +60,9 @@ class SpatialSettings:
     placement: Literal["after", "between", "before", "none"] = "after"
     """Depth attention after the visual cross-attention, between self- and visual attention, before both, or none."""
     position_embedding: bool = True
+    output_initialization: Literal["xavier", "zero"] = "xavier"
+    """Starting weights of the depth attention's output: as published, or such that a detector trained without depth
+    starts (but for one more layer norm) unchanged."""
     bins: Count = 150
     minimum: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-3
     maximum: Positive = 256.0

@@ -90,9 +90,6 @@ class DepthEncoder(nn.Module):
         self.linear2 = Linear(feedforward, width)
         self.norm2 = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
-        for parameter in self.parameters():
-            if parameter.dim() > 1:
-                nn.init.xavier_uniform_(parameter)
 
     def forward(self, tokens: Tensor, positions: Tensor, padding: Tensor | None) -> Tensor:
         """Tokens (B, S, d), positions (B, S, d), padding (B, S) or None -> (B, S, d)."""

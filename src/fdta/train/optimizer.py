@@ -37,8 +37,8 @@ def _rate_scale(name: str, settings: TrainingSettings) -> float:
 
 def rate_factor(step: int, steps_per_epoch: int, settings: TrainingSettings) -> float:
     """Factor of the learning rates at `step` (from 0): linear warm-up, then milestones or a cosine."""
-    warmup = steps_per_epoch if settings.warmup_steps is None else settings.warmup_steps
-    factor = min(1.0, (step + 1) / max(1, warmup))
+    warmup = max(1.0, settings.warmup_epochs * steps_per_epoch)
+    factor = min(1.0, (step + 1) / warmup)
     if settings.schedule == "steps":
         return factor * 0.1 ** sum(step >= milestone * steps_per_epoch for milestone in settings.milestones)
     first = (settings.milestones[0] if settings.milestones else 0) * steps_per_epoch
@@ -48,23 +48,20 @@ def rate_factor(step: int, steps_per_epoch: int, settings: TrainingSettings) -> 
 
 
 def clip_gradients(model: nn.Module, settings: TrainingSettings) -> bool:
-    """Clip the gradient norm of the detector and of the rest apart (docs/model.md, Training).
+    """Clip the gradient norm of the detector and of the rest apart, and leave that of the Identity Adapter as it is.
 
-    The Identity Adapter is of neither, unless `settings.clip_identity_adapter`.
+    See docs/model.md, Training.
 
     Returns:
-        Whether all gradients are finite; where not, they are of no use.
+        Whether all gradients are finite. If not, the step must not be taken.
     """
     parts: dict[str, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
             top = name.partition(".")[0]
-            apart = top == "detector" or (top == "identity_adapter" and not settings.clip_identity_adapter)
-            parts.setdefault(top if apart else "rest", []).append(parameter)
+            parts.setdefault(top if top in ("detector", "identity_adapter") else "rest", []).append(parameter)
     norms = [
-        nn.utils.get_total_norm([parameter.grad for parameter in part if parameter.grad is not None], foreach=True)
-        if top == "identity_adapter"
-        else nn.utils.clip_grad_norm_(part, settings.clip_norm, foreach=True)
-        for top, part in parts.items()
+        parameter.grad.norm() for parameter in parts.pop("identity_adapter", []) if parameter.grad is not None
     ]
+    norms += [nn.utils.clip_grad_norm_(part, settings.clip_norm, foreach=True) for part in parts.values()]
     return bool(torch.stack(norms).isfinite().all())

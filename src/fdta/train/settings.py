@@ -19,8 +19,8 @@ class TrainingSettings:
     milestones: tuple[Annotated[int, Field(ge=0)], ...] = (6, 9)
     schedule: Literal["steps", "cosine"] = "steps"
     """"steps" multiplies the rate by 0.1 at each milestone; "cosine" is flat until the first and then falls to 0."""
-    warmup_steps: Annotated[int, Field(ge=0)] | None = None
-    """Linear warm-up; null: the whole first epoch."""
+    warmup_epochs: Weight = 1.0
+    """Epochs, or a part of one, in which the rate rises linearly to its full value."""
     clips_per_epoch: Annotated[int, Field(ge=1, le=10**9)] | None = None
     """null: every frame of the training split starts one clip per epoch."""
     batch: Count = 1
@@ -46,10 +46,7 @@ class TrainingSettings:
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     weight_decay: Weight = 5e-4
     clip_norm: Positive = 0.1
-    """Largest gradient norm, for the detector and for the rest apart."""
-    clip_identity_adapter: bool = True
-    """Whether the rest has the Identity Adapter in it. In the published code it is part of the criterion, whose
-    gradients are not clipped: false."""
+    """Largest gradient norm, for the detector and for the rest apart. The Identity Adapter is not clipped."""
     checkpoint_seconds: Weight = 60.0
     """Seconds between the states from which a killed training resumes."""
     validate_every: Annotated[int, Field(ge=0)] = 0
