@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 
 from fdta.data import images
-from fdta.data.images import resized_size
 from fdta.data.settings import AugmentationSettings
 
 
@@ -75,41 +74,87 @@ def _resampled(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
 def flip(frame: Frame) -> Frame:
     """`frame` mirrored left to right."""
-    width = frame.image.shape[1]
-    boxes = frame.boxes_xyxy
     return replace(
         frame,
         image=cv2.flip(frame.image, 1),
         depth=None if frame.depth is None else cv2.flip(frame.depth, 1),
-        boxes_xyxy=np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1),
+        boxes_xyxy=_mirrored(frame.boxes_xyxy, frame.image.shape[1]),
     )
+
+
+def _mirrored(boxes: np.ndarray, width: float) -> np.ndarray:
+    return np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
 
 
 def crop(frame: Frame, left: int, top: int, width: int, height: int) -> Frame:
     """The given part of `frame`; boxes are cut at its border, and those that leave it are dropped."""
     part = (slice(top, top + height), slice(left, left + width))
-    boxes = frame.boxes_xyxy - np.array([left, top, left, top])
-    boxes = np.clip(boxes, 0, np.array([width, height, width, height]))
-    inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    boxes, inside = _cut(frame.boxes_xyxy, left, top, width, height)
     depth = None if frame.depth is None else frame.depth[part]
     return Frame(frame.image[part], depth, boxes, frame.identities).select(inside)
 
 
-def jitter(frame: Frame, brightness: float, contrast: float, saturation: float, hue: float) -> Frame:
-    """`frame` with its colours scaled by the first three factors and its hue turned by `hue` (-0.5..0.5 of a turn).
+def _cut(boxes: np.ndarray, left: int, top: int, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """`boxes` (n, 4) as they are in a part of the image, and (n,) bool, True for those that have an area there."""
+    boxes = np.clip(boxes - np.array([left, top, left, top]), 0, np.array([width, height, width, height]))
+    return boxes, (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
 
-    Brightness is about black, contrast about the image's mean, saturation about each pixel's grey: together one linear
-    map of the colours, rounded once.
+
+def proportional_size(width: int, height: int, short: int, long: int) -> tuple[int, int]:
+    """(width, height) whose short side is `short`, or less where the long side would exceed `long`, all in pixels.
+
+    Unlike in tracking (`resized_size`), the long side is rounded to the nearest pixel, as published.
     """
-    mean = brightness * sum(cv2.mean(frame.image)[:3]) / 3
-    grey = np.tile([0.299, 0.587, 0.114], (3, 1))
-    colours = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * grey)
-    image = cv2.transform(frame.image, np.column_stack([colours, np.full(3, (1 - contrast) * mean)]))
-    if hue:
-        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
-        hsv[..., 0] += np.uint8(round(hue * 256) % 256)
-        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
+    smaller, larger = sorted((width, height))
+    if larger / smaller * short > long:
+        short = max(1, long * smaller // larger)
+    longer = round(short * larger / smaller)
+    return (short, longer) if width <= height else (longer, short)
+
+
+def jitter(frame: Frame, adjustments: Iterable[tuple[str, float]]) -> Frame:
+    """`frame` with its colours adjusted step by step, each rounded to whole levels.
+
+    Args:
+        frame: whose image is adjusted.
+        adjustments: pairs of a name and a number, in their order. "brightness", "contrast" and "saturation" multiply
+            the distance from black, from the mean grey of the image and from the grey of each pixel by a factor; "hue"
+            turns the hue by -0.5..0.5 of a full turn.
+    """
+    image = frame.image
+    for name, amount in adjustments:
+        image = _ADJUSTMENTS[name](image, amount)
     return replace(frame, image=image)
+
+
+def _blended(image: np.ndarray, grey: float, factor: float) -> np.ndarray:
+    """Every level moved to `factor` times its distance from `grey`, rounded down."""
+    levels = (grey + factor * (np.arange(256) - grey)).clip(0, 255).astype(np.uint8)
+    return np.asarray(cv2.LUT(image, levels))
+
+
+def _contrasted(image: np.ndarray, factor: float) -> np.ndarray:
+    return _blended(image, math.floor(cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0] + 0.5), factor)
+
+
+def _saturated(image: np.ndarray, factor: float) -> np.ndarray:
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    # OpenCV rounds to the nearest level; less a half, that is down, as in the other steps.
+    return np.asarray(cv2.addWeighted(image, factor, grey, 1 - factor, -0.499))
+
+
+def _turned(image: np.ndarray, turn: float) -> np.ndarray:
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+    hsv[..., 0] += np.uint8(int(turn * 255) % 256)
+    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL))
+
+
+_ADJUSTMENTS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
+    "brightness": lambda image, factor: _blended(image, 0, factor),
+    "contrast": _contrasted,
+    "saturation": _saturated,
+    "hue": _turned,
+}
 
 
 def pan(still: Frame, length: int, largest: float, generator: np.random.Generator) -> list[Frame]:
@@ -140,32 +185,49 @@ def pan(still: Frame, length: int, largest: float, generator: np.random.Generato
 
 
 def draw_augmentation(
-    settings: AugmentationSettings, width: int, height: int, generator: np.random.Generator
+    settings: AugmentationSettings,
+    width: int,
+    height: int,
+    boxes_xyxy: Sequence[np.ndarray],
+    generator: np.random.Generator,
 ) -> Augmentation:
-    """Draw one augmentation for a clip of width x height pixels."""
+    """Draw one augmentation for a clip (docs/model.md, Clips and augmentation).
+
+    Args:
+        settings: sizes and probabilities.
+        width: of its frames, in pixels.
+        height: the same.
+        boxes_xyxy: (n, 4) pixels, of each frame; a crop that leaves a frame without a box is not made.
+        generator: source of all randomness.
+    """
     changes: list[Change] = []
     enough = None
-    if generator.random() < settings.flip:
+    flipped = generator.random() < settings.flip
+    if flipped:
         changes.append(flip)
     if generator.random() < settings.crop:
         short = int(generator.choice(settings.crop_resize))
-        enough = width, height = resized_size(width, height, short, 2**31)
+        scale = np.array([width, height] * 2)
+        enough = width, height = proportional_size(width, height, short, 2**31)
         smallest, largest = settings.crop_sides
         part_width = int(generator.integers(min(smallest, width), min(largest, width) + 1))
         part_height = int(generator.integers(min(smallest, height), min(largest, height) + 1))
         left = int(generator.integers(0, width - part_width + 1))
         top = int(generator.integers(0, height - part_height + 1))
         changes.append(partial(resize_frame, width=width, height=height))
-        changes.append(partial(crop, left=left, top=top, width=part_width, height=part_height))
-        width, height = part_width, part_height
+        scale = np.array([width, height] * 2) / scale
+        resized = [(_mirrored(boxes, width / scale[0]) if flipped else boxes) * scale for boxes in boxes_xyxy]
+        if all(_cut(boxes, left, top, part_width, part_height)[1].any() for boxes in resized):
+            changes.append(partial(crop, left=left, top=top, width=part_width, height=part_height))
+            width, height = part_width, part_height
     short = int(generator.choice(settings.short_sides))
-    size = width, height = resized_size(width, height, short, settings.long_side)
+    size = width, height = proportional_size(width, height, short, settings.long_side)
     changes.append(partial(resize_frame, width=width, height=height))
-    brightness, contrast, saturation = (
-        float(generator.uniform(1 - most, 1 + most))
-        for most in (settings.brightness, settings.contrast, settings.saturation)
-    )
-    turn = float(generator.uniform(-settings.hue, settings.hue))
-    if (brightness, contrast, saturation, turn) != (1, 1, 1, 0):
-        changes.append(partial(jitter, brightness=brightness, contrast=contrast, saturation=saturation, hue=turn))
+    most = {name: getattr(settings, name) for name in _ADJUSTMENTS}
+    drawn = {name: float(generator.uniform(-limit, limit)) for name, limit in most.items()}
+    amounts = {name: amount if name == "hue" else 1 + amount for name, amount in drawn.items()}
+    names = [list(_ADJUSTMENTS)[place] for place in generator.permutation(len(_ADJUSTMENTS))]
+    adjustments = tuple((name, amounts[name]) for name in names if most[name])
+    if adjustments:
+        changes.append(partial(jitter, adjustments=adjustments))
     return Augmentation(enough or size, tuple(changes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 _MOST_IDENTITIES = 1_000_000
 """Of a sequence whose identities have attributes."""
+_LEFT_OUT = -1
+"""In the place of a step: such a clip has a frame that is not usable."""
 
 
 @dataclass(frozen=True)
@@ -105,40 +107,60 @@ class ClipSampler:
     """Draws the clips of training: each is (sequence index, frames from 1).
 
     A clip of one of the sequences `stills` (by index) is one frame `length` times. Any other has `length` frames at one
-    step drawn from `intervals`, as far as its sequence is long enough (docs/model.md, Clips and augmentation). The draw
-    depends on seed, epoch and position alone, so that a resumed training sees the same clips.
+    step drawn from `intervals`, or the largest that its sequence is long enough for if that is less. A clip with a
+    frame that is not usable is left out, and the next one takes its place (docs/model.md, Clips and augmentation). The
+    draw depends on seed, epoch and position alone, so that a resumed training sees the same clips.
+
+    Args:
+        usable: (n,) bool for each sequence, False for the frames that no clip may have.
+        length: frames of a clip.
+        intervals: smallest and largest step.
+        clips_per_epoch: clips of an epoch; None: as many as frames can start one.
+        seed: of all draws.
+        stills: indices of the sequences of still images.
     """
 
     def __init__(
         self,
-        frames: list[int],
+        usable: list[np.ndarray],
         length: int,
         intervals: tuple[int, int],
         clips_per_epoch: int | None,
         seed: int,
         stills: Collection[int] = (),
     ) -> None:
-        self.frames, self.length, self.intervals, self.seed, self.stills = frames, length, intervals, seed, stills
-        starts = [n if s in stills else max(0, n - (length - 1) * intervals[0]) for s, n in enumerate(frames)]
-        self._starts = np.array([(s, f + 1) for s, n in enumerate(starts) for f in range(n)])
-        self.clips = clips_per_epoch or len(self._starts)
+        self.length, self.seed = length, seed
+        starts: list[tuple[int, int]] = []
+        steps: list[np.ndarray] = []
+        for index, frames in enumerate(usable):
+            drawn = np.arange(intervals[0], intervals[1] + 1)
+            still = index in stills
+            for start in range(len(frames) if still else max(0, len(frames) - (length - 1) * intervals[0])):
+                longest = 0 if still else (len(frames) - 1 - start) // max(1, length - 1)
+                taken = np.minimum(drawn, longest)
+                whole = frames[start + taken[:, None] * np.arange(length)].all(axis=1)
+                starts.append((index, start + 1))
+                steps.append(np.where(whole, taken, _LEFT_OUT))
+        self.possible = len(starts)
+        """Frames that start a clip if every frame is usable."""
+        kept = [place for place, each in enumerate(steps) if (each != _LEFT_OUT).any()]
+        self._starts, self._steps = [starts[place] for place in kept], [steps[place].tolist() for place in kept]
+        self.starts = len(kept)
+        """Frames that start a clip."""
+        self.clips = clips_per_epoch or self.starts
 
     def epoch(self, epoch: int) -> list[tuple[int, tuple[int, ...]]]:
         """Clips of one epoch, in order."""
         generator = np.random.default_rng([self.seed, epoch])
-        rounds = -(-self.clips // len(self._starts))
-        chosen = np.concatenate([generator.permutation(len(self._starts)) for _ in range(rounds)])[: self.clips]
-        clips = []
-        for sequence, start in self._starts[chosen]:
-            if sequence in self.stills:
-                clips.append((int(sequence), (int(start),) * self.length))
-                continue
-            widest = self.intervals[1]
-            if self.length > 1:
-                widest = min(widest, (self.frames[sequence] - start) // (self.length - 1))
-            step = int(generator.integers(self.intervals[0], max(widest, self.intervals[0]) + 1))
-            clips.append((int(sequence), tuple(int(start) + step * i for i in range(self.length))))
-        return clips
+        clips: list[tuple[int, tuple[int, ...]]] = []
+        while len(clips) < self.clips:
+            order = generator.permutation(self.starts)
+            drawn = generator.integers(len(self._steps[0]), size=self.starts)
+            for place, choice in zip(order.tolist(), drawn.tolist(), strict=True):
+                (sequence, start), step = self._starts[place], self._steps[place][choice]
+                if step != _LEFT_OUT:
+                    clips.append((sequence, tuple(start + step * i for i in range(self.length))))
+        return clips[: self.clips]
 
 
 class ClipDataset:
@@ -190,9 +212,20 @@ class ClipDataset:
             if with_attributes
             else None
         )
-        self.sampler = ClipSampler(
-            [s.frames for s in self.sequences], length, settings.clip.intervals, clips_per_epoch, seed, self.stills
-        )
+        most = settings.detector.queries
+        usable = [np.array([0 < len(boxes) <= most for boxes, _ in truth[1:]]) for truth in self.truth]
+        self.sampler = ClipSampler(usable, length, settings.clip.intervals, clips_per_epoch, seed, self.stills)
+        if self.sampler.starts < self.sampler.possible and rank() == 0:
+            _logger.warning(
+                "%s: %d of the %d frames that could start a clip are left out: all their clips have a frame without a "
+                "box, or with more than the %d that the detector can find (detector.queries)",
+                folder,
+                self.sampler.possible - self.sampler.starts,
+                self.sampler.possible,
+                most,
+            )
+        if not self.sampler.starts:
+            raise InputError(f"{folder}: no clip has 1 to {most} boxes in every frame; lower history, or add boxes")
 
     def digest(self) -> str:
         """Digest of what is trained on: the annotation as read, and the sizes of some image files."""
@@ -212,8 +245,15 @@ class ClipDataset:
         """Clip number `position` of an epoch as a batch of one, augmented."""
         generator = np.random.default_rng([self.seed, epoch, position])
         source = self.sequences[sequence]
-        augmentation = draw_augmentation(self.settings.augmentation, source.width, source.height, generator)
-        changed = map(augmentation, self._frames(sequence, frames, augmentation.enough, generator))
+        panned: list[Frame] = []
+        if sequence in self.stills:
+            # Parts of it are enlarged, so that all its pixels are needed.
+            still = self._read(sequence, frames[0], None)
+            panned = pan(still, len(frames), self.settings.clip.still_shift, generator)
+        boxes = [frame.boxes_xyxy for frame in panned] or [self.truth[sequence][number][0] for number in frames]
+        augmentation = draw_augmentation(self.settings.augmentation, source.width, source.height, boxes, generator)
+        read = panned or (self._read(sequence, number, augmentation.enough) for number in frames)
+        changed = map(augmentation, read)
         first = next(changed)
         shape = first.image.shape[:2]
         images = torch.empty(len(frames), 3, *shape, dtype=torch.uint8)
@@ -225,18 +265,6 @@ class ClipDataset:
                 depth[place] = torch.from_numpy(frame.depth)
             targets.append(self._targets(sequence, frame))
         return ClipBatch(images, torch.zeros(len(frames), *shape, dtype=torch.bool), depth, targets, 1)
-
-    def _frames(
-        self, sequence: int, frames: tuple[int, ...], enough: tuple[int, int], generator: np.random.Generator
-    ) -> Iterator[Frame]:
-        """Frames of a clip, before its augmentation, which needs `enough` pixels of them."""
-        if sequence in self.stills:
-            # Parts of it are enlarged.
-            still = self._read(sequence, frames[0], None)
-            yield from pan(still, len(frames), self.settings.clip.still_shift, generator)
-        else:
-            for number in frames:
-                yield self._read(sequence, number, enough)
 
     def _read(self, sequence: int, number: int, enough: tuple[int, int] | None) -> Frame:
         source = self.sequences[sequence]

@@ -2,7 +2,8 @@
 
 The file names *benchmarks* (data sets and the settings they share), *variants* (overrides of the full model) and
 *tables* (which variants are in which table of the paper). The settings of a run are the benchmark's, overridden by the
-data set's, the preset's (presets.yaml) and the variant's, in this order. Every mistake raises `ParamsError` with the path of the key.
+data set's, the preset's (presets.yaml) and the variant's, in this order. Every mistake raises `ParamsError` with the
+path of the key.
 """
 
 from __future__ import annotations
@@ -282,7 +283,7 @@ def _preset(name: Any, path: Path) -> dict[str, Any]:
     if name is None:
         return {"settings": {}, "counterparts": {}}
     if not isinstance(name, str) or name not in presets:
-        raise ParamsError(f"{path}: preset: {name!r} is unknown; {suggestion(str(name), presets)}, or null for none")
+        raise ParamsError(f"{path}: preset: {name!r} is unknown; {suggestion(str(name), presets)}")
     preset: dict[str, Any] = presets[name]
     return preset
 

@@ -19,9 +19,10 @@ HEAD = """# Settings
 All keys of `params.yaml`. `fdta params reference` writes this page from the classes that check the file.
 [model.md](model.md) explains the settings of a run with their equations and published values.
 
-At the top of the file stand `benchmark` (the benchmark that is run, if `--benchmark` and `--config benchmark=NAME` do
-not name another), `preset` (`published` or null: [reproducing.md](reproducing.md)), `seeds` (of all benchmarks that name none), `benchmarks`, `variants` (name -> what it changes of the
-settings of a run), `tables`, and `catalogue`, further data sets and checkpoints ([datasets.md](datasets.md)).
+The keys at the top of the file are `benchmark` (what is run, unless `--benchmark` or `--config benchmark=NAME` names
+another), `preset` (`published` or null, [reproducing.md](reproducing.md)), `seeds` (of all benchmarks that name none),
+`benchmarks`, `variants` (name -> what it changes of the settings of a run), `tables`, and `catalogue`, further data sets
+and checkpoints ([datasets.md](datasets.md)).
 """
 PARTS: dict[str, tuple[type, str]] = {
     "Benchmark": (

@@ -60,8 +60,6 @@ def clip_gradients(model: nn.Module, settings: TrainingSettings) -> bool:
         if parameter.grad is not None:
             top = name.partition(".")[0]
             parts.setdefault(top if top in ("detector", "identity_adapter") else "rest", []).append(parameter)
-    norms = [
-        parameter.grad.norm() for parameter in parts.pop("identity_adapter", []) if parameter.grad is not None
-    ]
+    norms = [parameter.grad.norm() for parameter in parts.pop("identity_adapter", []) if parameter.grad is not None]
     norms += [nn.utils.clip_grad_norm_(part, settings.clip_norm, foreach=True) for part in parts.values()]
     return bool(torch.stack(norms).isfinite().all())
