@@ -21,8 +21,8 @@ All keys of `params.yaml`. `fdta params reference` writes this page from the cla
 
 The keys at the top of the file are `benchmark` (what is run, unless `--benchmark` or `--config benchmark=NAME` names
 another), `preset` (`published` or null, [reproducing.md](reproducing.md)), `seeds` (of all benchmarks that name none),
-`benchmarks`, `variants` (name -> what it changes of the settings of a run), `tables`, and `catalogue`, further data sets
-and checkpoints ([datasets.md](datasets.md)).
+`benchmarks`, `variants` (name -> what it changes of the settings of a run), `tables`, and `catalogue` (further data
+sets and checkpoints, [datasets.md](datasets.md)).
 """
 PARTS: dict[str, tuple[type, str]] = {
     "Benchmark": (
