@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
+from PIL import Image, ImageEnhance
 
 from fdta.data.augmentation import Frame, crop, draw_augmentation, flip, jitter, pan, resize_frame
 from fdta.data.settings import AugmentationSettings
@@ -41,28 +43,54 @@ def test_crop_cuts_boxes_and_drops_those_outside(frame):
     assert part.boxes_xyxy.tolist() == [[0, 2, 3, 6]] == [_square(part)]
 
 
-def test_jitter_without_change_keeps_the_image(frame):
-    assert np.array_equal(jitter(frame, 1, 1, 1, 0).image, frame.image)
+PILLOW = {
+    "brightness": ImageEnhance.Brightness,
+    "contrast": ImageEnhance.Contrast,
+    "saturation": ImageEnhance.Color,
+}
 
 
-def test_jitter_changes_what_it_says():
-    image = np.full((4, 4, 3), (200, 40, 40), np.uint8)
-    frame = Frame(image, None, np.zeros((0, 4)), np.zeros(0, np.int64))
-    assert jitter(frame, 0.5, 1, 1, 0).image[0, 0].tolist() == [100, 20, 20]
-    grey = jitter(frame, 1, 1, 0, 0).image[0, 0]
-    assert grey.max() - grey.min() <= 1
-    turned = jitter(frame, 1, 1, 1, 1 / 3).image[0, 0]
-    assert turned.argmax() == 1 and turned.max() == pytest.approx(200, abs=6)
+def coloured(image):
+    return Frame(image, None, np.zeros((0, 4)), np.zeros(0, np.int64))
 
 
-def test_jitter_is_one_step_after_the_other():
-    image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
-    changed = jitter(Frame(image, None, np.zeros((0, 4)), np.zeros(0, np.int64)), 1.2, 0.7, 1.3, 0).image
-    bright = image * 1.2
-    contrasted = (bright - bright.mean()) * 0.7 + bright.mean()
-    grey = contrasted @ [0.299, 0.587, 0.114]
-    expected = ((contrasted.T - grey.T) * 1.3 + grey.T).T.clip(0, 255)
-    assert np.abs(changed - expected).max() < 1
+@pytest.fixture
+def photo():
+    lattice = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    return cv2.resize(lattice, (120, 90), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.mark.parametrize("name", PILLOW)
+def test_no_change_of_colours_keeps_the_image(name, photo):
+    assert np.array_equal(jitter(coloured(photo), [(name, 1.0)]).image, photo)
+
+
+@pytest.mark.parametrize("factor", [0.6, 0.83, 1.17, 1.4])
+@pytest.mark.parametrize("name", PILLOW)
+def test_colours_change_as_pillow_changes_them(name, factor, photo):
+    """Which the published trainer uses."""
+    changed = jitter(coloured(photo), [(name, factor)]).image.astype(int)
+    difference = np.abs(changed - np.asarray(PILLOW[name](Image.fromarray(photo)).enhance(factor)))
+    assert difference.max() <= 1 and (difference > 0).mean() < 0.05
+
+
+@pytest.mark.parametrize("turn", [-0.2, 0.07, 0.2])
+def test_hue_turns_as_pillow_turns_it(turn, photo):
+    hue, saturation, value = Image.fromarray(photo).convert("HSV").split()
+    turned = Image.fromarray(np.asarray(hue) + np.uint8(int(turn * 255) % 256))
+    expected = np.asarray(Image.merge("HSV", (turned, saturation, value)).convert("RGB")).astype(int)
+    difference = np.abs(jitter(coloured(photo), [("hue", turn)]).image - expected)
+    # Hues of 8 bits are rounded in other ways.
+    assert difference.mean() < 1.5 and difference.max() < 20
+
+
+def test_colours_change_step_by_step_in_the_order_given(photo):
+    steps = [("contrast", 0.7), ("brightness", 1.3), ("saturation", 0.6)]
+    one_by_one = coloured(photo)
+    for step in steps:
+        one_by_one = jitter(one_by_one, [step])
+    assert np.array_equal(jitter(coloured(photo), steps).image, one_by_one.image)
+    assert not np.array_equal(jitter(coloured(photo), steps[::-1]).image, one_by_one.image)
 
 
 def test_depth_with_fewer_pixels_comes_to_the_size_of_the_image(frame):
@@ -75,9 +103,9 @@ def test_depth_with_fewer_pixels_comes_to_the_size_of_the_image(frame):
 
 def test_enough_is_what_comes_before_the_first_cut():
     cropped = AugmentationSettings(crop=1.0, crop_resize=(400,), short_sides=(800,))
-    assert draw_augmentation(cropped, 1920, 1080, np.random.default_rng(0)).enough == (711, 400)
+    assert draw_augmentation(cropped, 1920, 1080, [], np.random.default_rng(0)).enough == (711, 400)
     plain = AugmentationSettings(crop=0.0, short_sides=(480,))
-    assert draw_augmentation(plain, 1920, 1080, np.random.default_rng(0)).enough == (853, 480)
+    assert draw_augmentation(plain, 1920, 1080, [], np.random.default_rng(0)).enough == (853, 480)
 
 
 def test_one_draw_fits_every_frame_of_a_clip(frame):
@@ -86,7 +114,7 @@ def test_one_draw_fits_every_frame_of_a_clip(frame):
     )
     sizes = set()
     for seed in range(30):
-        augmentation = draw_augmentation(settings, 30, 20, np.random.default_rng(seed))
+        augmentation = draw_augmentation(settings, 30, 20, [frame.boxes_xyxy], np.random.default_rng(seed))
         ends = [augmentation(frame) for _ in range(2)]
         assert np.array_equal(ends[0].image, ends[1].image)
         height, width = ends[0].image.shape[:2]

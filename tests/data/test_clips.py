@@ -149,7 +149,7 @@ def test_clips_of_reduced_images_are_the_same_but_for_the_decoding(data, monkeyp
     monkeypatch.setattr(Sequence, "image", lambda sequence, frame, enough: watched(sequence, frame))
     full = dataset.clip(0, 0, 0, (1, 2, 3, 4, 5))
     assert shapes == [(24, 32, 3)] * 5 + [(48, 64, 3)] * 5
-    assert reduced.images.shape == full.images.shape == (5, 3, 20, 26)
+    assert reduced.images.shape == full.images.shape == (5, 3, 20, 27)
     assert (reduced.images.float() - full.images.float()).abs().mean() < 2
     assert (reduced.depth.float() - full.depth.float()).abs().mean() < 8
     for one, other in zip(reduced.targets, full.targets, strict=True):
@@ -192,8 +192,8 @@ def test_truth_of_every_frame(data):
 
 
 def test_stills_leave_the_other_clips_as_they_are():
-    plain = ClipSampler([9], 3, (1, 2), None, seed=4).epoch(0)
+    plain = ClipSampler([np.ones(9, bool)], 3, (1, 2), None, seed=4).epoch(0)
     assert all(len(set(np.diff(frames))) == 1 for _, frames in plain)
-    mixed = ClipSampler([9, 2], 3, (1, 2), None, seed=4, stills=(1,)).epoch(0)
+    mixed = ClipSampler([np.ones(9, bool), np.ones(2, bool)], 3, (1, 2), None, seed=4, stills=(1,)).epoch(0)
     assert sorted(frames for sequence, frames in mixed if sequence == 1) == [(1, 1, 1), (2, 2, 2)]
     assert {f[0] for s, f in mixed if s == 0} == {f[0] for _, f in plain}

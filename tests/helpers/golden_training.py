@@ -16,11 +16,12 @@ from fdta.data.clips import ClipBatch
 from fdta.data.identities import IdentityGroups
 from fdta.data.images import IMAGE_MEAN, IMAGE_STD
 from fdta.data.targets import Targets
+from fdta.experiment.params import PRESETS
 from fdta.experiment.settings import Settings
 from fdta.model.fdta import FDTA
 from fdta.model.published import settings_of
 from fdta.model.weights import from_published
-from fdta.settings import read_settings, to_plain
+from fdta.settings import expand, read_settings, read_yaml, to_plain
 from fdta.train import tracker
 from fdta.train.optimizer import build_optimizer, clip_gradients, rate_factor
 from fdta.train.tracker import TrackerObjective
@@ -98,17 +99,16 @@ class GoldenTraining:
         plain["spatial"] |= {"dropout": 0.0}
         plain["temporal"] |= {"dropout": 0.0}
         plain["association"] |= {"labels": case["labels"]}
-        plain["loss"] = {"association_matching": "last-but-one", "foreground_weight": case["foreground_weight"]}
-        plain["loss"] |= {"depth_smoothing": 1e-6}
+        preset = read_yaml(PRESETS)["published"]["settings"]
+        plain["loss"] = expand(preset, "preset", PRESETS)["loss"] | {"foreground_weight": case["foreground_weight"]}
         plain["clip"] = {"groups": case["groups"]}
         plain["training"] = {
             "learning_rate": training["learning_rate"],
             "epochs": training["epochs"],
             "milestones": training["milestones"],
-            "warmup_steps": training["warmup_epochs"] * case["batches_per_epoch"] // training["accumulate"],
+            "warmup_epochs": training["warmup_epochs"],
             "accumulate": training["accumulate"],
             "gradient_frames": case["gradient_frames"],
-            "clip_identity_adapter": False,
         }
         for key, values in changes.items():
             plain[key] |= values

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from helpers import golden_training
 from helpers.golden_training import GoldenTraining, expected_losses
 from helpers.golden_weights import golden_files, load_golden
 
-from fdta.train.optimizer import build_optimizer, rate_factor
+from fdta.model.fdta import FDTA
+from fdta.train.optimizer import build_optimizer, clip_gradients, rate_factor
+from fdta.train.settings import TrainingSettings
 
 TRAININGS = [
     (file, key.removesuffix("_losses"))
@@ -78,13 +81,25 @@ def test_learning_rates(file: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "change"), [("loss", {"depth_smoothing": 0.0}), ("training", {"clip_identity_adapter": True})]
+    ("loss", "clipped"),
+    [({"depth_smoothing": 0.0}, False), ({"association_matching": "last"}, False), ({}, True)],
+    ids=["depth without smoothing", "matching of the last layer", "Identity Adapter clipped"],
 )
 @pytest.mark.parametrize("numbers", [torch.float64], indirect=True)
-def test_each_departure_is_seen(part: str, change: dict, numbers: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_departure_is_seen(
+    loss: dict, clipped: bool, numbers: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A test that could not fail would not see these either."""
     file, name = TRAININGS[0]
-    training = GoldenTraining(file, name, numbers, **{part: change})
+    training = GoldenTraining(file, name, numbers, loss=loss)
+    if clipped:
+        adapter = list(training.model.identity_adapter.parameters())
+
+        def clip_all(model: FDTA, settings: TrainingSettings) -> None:
+            clip_gradients(model, settings)
+            torch.nn.utils.clip_grad_norm_(adapter, settings.clip_norm)
+
+        monkeypatch.setattr(golden_training, "clip_gradients", clip_all)
     done = training.run(monkeypatch, steps=4)
     changes = furthest(done.change_norms, training.golden[f"{name}_change_norms"][:4])
     assert max(changes, distance(done.losses, expected_losses(training)[:4])) > 1e-6

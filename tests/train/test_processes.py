@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from helpers.train_in_two import gradients
@@ -111,7 +112,7 @@ def test_gradients_are_those_of_one_process_with_both_clips(jobs, tmp_path):
     ("clips", "batch", "accumulate", "world"), [(7, 2, 1, 2), (9, 1, 3, 4), (1, 1, 1, 4), (8, 2, 2, 2)]
 )
 def test_clips_are_dealt_to_processes_as_one_would_have_them(clips, batch, accumulate, world):
-    sampler = ClipSampler([30], 2, (1, 1), clips, seed=0)
+    sampler = ClipSampler([np.ones(30, bool)], 2, (1, 1), clips, seed=0)
     plans = [Plan(sampler, batch, accumulate, rank, world) for rank in range(world)]
     one = Plan(sampler, batch * world, accumulate)
     assert {plan.steps_per_epoch for plan in plans} == {one.steps_per_epoch}
@@ -140,7 +141,7 @@ def test_batches_go_on_where_a_training_was_stopped(rendered, settings, workers)
 
 def test_two_processes_stop_and_go_on_and_train_as_one(root, params_with, capfd):
     """Stopped by SIGTERM and run again; compared with one process of batch 2."""
-    training = {"clips_per_epoch": 8, "checkpoint_seconds": 0.0, "warmup_steps": 4}
+    training = {"clips_per_epoch": 8, "checkpoint_seconds": 0.0, "warmup_epochs": 1.0}
     choice = params_with(training={**training, "batch": 1}, augmentation={"crop": 0.0})
     command = [*TORCHRUN, "-m", "fdta", "train", RUN, "--root", str(root), *choice]
     folder = root / "models" / RUN

@@ -31,6 +31,8 @@ from fdta.settings import to_plain
 
 COCO_CLASSES = {"person": 1, "bird": 15}
 """Index of each class that the paper's data sets need, among COCO's."""
+BOX_HEAD = ("0.weight", "4.bias")
+"""First and last of the parameters of a box head."""
 _COCO = 91
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
 _COUNTER = "num_batches_tracked"
@@ -224,8 +226,9 @@ def _our_names(
             left_out.append(f"{classes - 1} of {classes} classes (all but number {class_index})")
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    first, second = (state.get(f"detector.box_heads.{layer}.0.weight") for layer in range(2))
-    if first is not None and second is not None and torch.equal(first, second):
+    # Untrained heads differ in the bias of width and height alone.
+    first, second = ([state.get(f"detector.box_heads.{layer}.{part}") for part in BOX_HEAD] for layer in range(2))
+    if all(a is not None and b is not None and torch.equal(a, b) for a, b in zip(first, second, strict=True)):
         raise InputError(
             f"{path}: all decoder layers share one box head: a Deformable DETR without iterative box refinement; use "
             f"one with"
