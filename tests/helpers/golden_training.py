@@ -130,7 +130,7 @@ class GoldenTraining:
             for t in range(frames)
         ]
         return ClipBatch(
-            (pixels / 255 - mean) / deviation, torch.zeros(frames, *hw, dtype=torch.bool), depth, targets, 1
+            (pixels / 255 - mean) / deviation, torch.zeros(frames, *hw, dtype=torch.bool), depth, targets, (0,)
         )
 
     def groups(self, number: int) -> IdentityGroups:

@@ -94,7 +94,7 @@ def loss() -> tuple[FDTA, Callable[[bool], Tensor]]:
         padding=torch.zeros(FRAMES, HEIGHT, WIDTH, dtype=torch.bool),
         depth=random(FRAMES, HEIGHT, WIDTH) * 255,
         targets=[Targets(random(OBJECTS, 4) * 0.3 + 0.3, torch.arange(OBJECTS), None) for _ in range(FRAMES)],
-        clips=1,
+        seeds=(0,),
     )
     objective = TrackerObjective(
         model,

@@ -14,6 +14,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from helpers.train_exactly import equal_sequence
 from helpers.train_in_two import gradients
 from helpers.training_data import CHOICE, ROOT, RUN, read_history, work
 
@@ -80,7 +81,7 @@ def _joined(batches: list[ClipBatch]) -> ClipBatch:
             for batch, start in zip(batches, offsets, strict=True)
             for t in batch.targets
         ],
-        len(batches),
+        tuple(seed for batch in batches for seed in batch.seeds),
     )
 
 
@@ -106,6 +107,28 @@ def test_gradients_are_those_of_one_process_with_both_clips(jobs, tmp_path):
         name = "detector.class_heads.0.weight"
         mean = (alone[0][name] + alone[1][name]) / 2
         assert (mean - one["gradients"][name]).norm() > 1e-4 * mean.norm()
+
+
+def test_two_processes_train_as_one_that_accumulates_two_batches(tmp_path):
+    equal_sequence(tmp_path / "data/train/a", frames=12)
+    script = str(ROOT / "tests/helpers/train_exactly.py")
+    weights = {}
+    for how, command, accumulate in (
+        ("two", TORCHRUN, 1),
+        ("one", [sys.executable], 2),
+        ("other", [sys.executable], 1),
+    ):
+        call = [*command, script, str(tmp_path / "data"), str(accumulate), str(tmp_path / how)]
+        subprocess.run(call, env=ENVIRONMENT, check=True, capture_output=True)
+        weights[how] = torch.load(tmp_path / how / "weights.pt", weights_only=True)
+
+    def distance(how: str) -> float:
+        pairs = [(weights[how][name], tensor) for name, tensor in weights["one"].items() if tensor.is_floating_point()]
+        return max(float((found - wanted).norm() / wanted.norm().clamp(min=1e-6)) for found, wanted in pairs)
+
+    assert all(tensor.dtype == torch.float64 for tensor in weights["one"].values() if tensor.is_floating_point())
+    assert distance("two") < 1e-9
+    assert distance("other") > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,7 @@ def test_mixed_precision_trains_nearly_as_float32_does(rendered, settings, preci
     for training in (settings.training, dataclasses.replace(settings.training, precision=precision)):
         torch.manual_seed(0)
         model = FDTA(settings)
-        total, terms = TrackerObjective(model, dataclasses.replace(settings, training=training))(
-            batch, 1, torch.Generator().manual_seed(0)
-        )
+        total, terms = TrackerObjective(model, dataclasses.replace(settings, training=training))(batch, 1)
         total.backward()
         assert all(term.dtype == torch.float32 for term in terms.values())
         assert {p.grad.dtype for p in model.parameters() if p.grad is not None} == {torch.float32}
@@ -51,7 +49,7 @@ def test_frames_without_gradient_in_a_precision_of_their_own(rendered, settings,
     batch = first_batch(data)
     torch.manual_seed(0)
     model = FDTA(settings)
-    output = detect(model, batch, settings, torch.Generator().manual_seed(0))
+    output = detect(model, batch, settings, [torch.Generator().manual_seed(0)])
     (chosen,) = torch.randperm(settings.history, generator=torch.Generator().manual_seed(0))[:1].tolist()
     with torch.no_grad():
         expected = model.detector(batch.images, batch.padding).embeddings

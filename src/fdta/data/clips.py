@@ -47,7 +47,14 @@ class ClipBatch:
     depth: Tensor | None
     """(B * T, H, W) uint8, larger is nearer."""
     targets: list[Targets]
-    clips: int
+    seeds: tuple[int, ...]
+    """Of the random numbers that the objective draws for each clip, so that they do not depend on the other clips of
+    the batch."""
+
+    @property
+    def clips(self) -> int:
+        """Number of clips."""
+        return len(self.seeds)
 
     def to(self, device: torch.device) -> ClipBatch:
         """The batch on `device`, with its images normalized: bytes are a quarter of what there would be to carry."""
@@ -73,11 +80,11 @@ class ClipBatch:
 
         boxes, identities, attributes, counts = _joined(self.targets)
         targets = _split(change(boxes), change(identities), optional(attributes), counts)
-        return ClipBatch(change(self.images), change(self.padding), optional(self.depth), targets, self.clips)
+        return ClipBatch(change(self.images), change(self.padding), optional(self.depth), targets, self.seeds)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # From a worker, every tensor travels as a file of shared memory of its own: let there be few.
-        return _batch, (self.images, self.padding, self.depth, _joined(self.targets), self.clips)
+        return _batch, (self.images, self.padding, self.depth, _joined(self.targets), self.seeds)
 
 
 _Joined = tuple[Tensor, Tensor, Tensor | None, list[int]]
@@ -99,8 +106,8 @@ def _split(boxes: Tensor, identities: Tensor, attributes: Tensor | None, counts:
     return [Targets(*part) for part in zip(boxes.split(counts), identities.split(counts), parts, strict=True)]
 
 
-def _batch(images: Tensor, padding: Tensor, depth: Tensor | None, joined: _Joined, clips: int) -> ClipBatch:
-    return ClipBatch(images, padding, depth, _split(*joined), clips)
+def _batch(images: Tensor, padding: Tensor, depth: Tensor | None, joined: _Joined, seeds: tuple[int, ...]) -> ClipBatch:
+    return ClipBatch(images, padding, depth, _split(*joined), seeds)
 
 
 class ClipSampler:
@@ -264,7 +271,8 @@ class ClipDataset:
             if depth is not None:
                 depth[place] = torch.from_numpy(frame.depth)
             targets.append(self._targets(sequence, frame))
-        return ClipBatch(images, torch.zeros(len(frames), *shape, dtype=torch.bool), depth, targets, 1)
+        padding = torch.zeros(len(frames), *shape, dtype=torch.bool)
+        return ClipBatch(images, padding, depth, targets, (int(generator.integers(2**62)),))
 
     def _read(self, sequence: int, number: int, enough: tuple[int, int] | None) -> Frame:
         source = self.sequences[sequence]
@@ -307,7 +315,7 @@ def collate(clips: list[ClipBatch]) -> ClipBatch:
         highest = max((int(t.identities.max()) for t in clip.targets if len(t.identities)), default=-1)
         targets += [Targets(t.boxes_cxcywh, t.identities + offset, t.attributes) for t in clip.targets]
         offset += highest + 1
-    return ClipBatch(images, padding, depth, targets, len(clips))
+    return ClipBatch(images, padding, depth, targets, tuple(seed for clip in clips for seed in clip.seeds))
 
 
 def _truth(sequence: Sequence, settings: ClipSettings) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from fdta.data.settings import ClipSettings
 
@@ -31,6 +32,17 @@ class IdentityGroups:
     """(G, T, N) bool: True where the object is absent, occluded or without label."""
     source: Tensor
     """(G, T, N) long: the object (column of the clip) whose embedding stands in the history slot."""
+
+    def padded(self, width: int, unlabelled: int) -> IdentityGroups:
+        """The same with `width` columns; the further ones have no object, and `unlabelled` for a label."""
+        more = width - self.labels.shape[-1]
+        further = torch.arange(width - more, width).expand(*self.source.shape[:2], more)
+        return IdentityGroups(
+            F.pad(self.labels, (0, more), value=unlabelled),
+            F.pad(self.missing_history, (0, more), value=True),
+            F.pad(self.missing_current, (0, more), value=True),
+            torch.cat([self.source, further], dim=-1),
+        )
 
 
 def assign_identities(

@@ -36,9 +36,7 @@ class DetectorObjective:
     def __init__(self, model: nn.ModuleDict, settings: Settings) -> None:
         self.model, self.settings = model, settings
 
-    def __call__(
-        self, batch: ClipBatch, epoch: int, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, batch: ClipBatch, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Total loss and its unweighted terms."""
         with autocast(batch, self.settings.detector_training):
             output = self.model["detector"](batch.images, batch.padding)

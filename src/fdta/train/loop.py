@@ -44,8 +44,8 @@ STATE = {
 SMALLEST_SCALE = 2.0**-14
 """Of the loss in float16, which is halved whenever gradients overflow; below it they always do."""
 
-Objective = Callable[[ClipBatch, int, torch.Generator], tuple[Tensor, dict[str, Tensor]]]
-"""From a batch, the epoch and a source of random numbers to the total loss and its terms."""
+Objective = Callable[[ClipBatch, int], tuple[Tensor, dict[str, Tensor]]]
+"""From a batch and the epoch to the total loss and its terms."""
 
 _logger = logging.getLogger(__name__)
 
@@ -217,11 +217,11 @@ class _Training:
             asked = time.monotonic()
             batch = next(batches).to(self.device)
             waited += time.monotonic() - asked
+            # Of dropout.
             drawn = self.seed * 1_000_003 + self.progress.step * self.settings.accumulate + part
-            # The objective's own draws are the same in all processes, dropout is not.
             torch.manual_seed(drawn + rank() * 2**40)
             try:
-                total, terms = self.objective(batch, epoch, torch.Generator().manual_seed(drawn))
+                total, terms = self.objective(batch, epoch)
             except FloatingPointError as error:
                 raise InputError(f"{self.folder}: {error} at step {self.progress.step}; lower learning_rate") from None
             self.scaler.scale(total / count).backward()

@@ -84,4 +84,4 @@ def drawn_clip(frames: int, size: tuple[int, int], objects: int, device: torch.d
     depth = torch.randint(0, 256, (frames, *size), generator=random).to(torch.uint8)
     boxes = torch.rand(frames, objects, 4, generator=random) * 0.4 + torch.tensor([0.3, 0.3, 0.1, 0.1])
     targets = [Targets(box, torch.arange(objects)) for box in boxes]
-    return ClipBatch(images, torch.zeros(frames, *size, dtype=torch.bool), depth, targets, 1).to(device)
+    return ClipBatch(images, torch.zeros(frames, *size, dtype=torch.bool), depth, targets, (0,)).to(device)

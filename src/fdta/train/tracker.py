@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fdta.data.clips import ClipBatch, ClipDataset
 from fdta.data.identities import IGNORED, assign_identities, target_labels
-from fdta.distributed import gather, rank, world_size
 from fdta.errors import InputError
 from fdta.loss.association import association_loss
 from fdta.loss.contrastive import identity_loss, match_quality
@@ -36,26 +34,19 @@ class TrackerObjective:
     """Loss of the whole model.
 
     Where several processes train, the mean of their losses, and so of their gradients, is the loss of one process with
-    all their clips as one batch: sums are divided by what the processes count together, and each draws the random
-    numbers of all clips and uses those of its own. It holds for clips of one size, the others are padded differently,
-    and without dropout.
+    all their clips as one batch: sums are divided by what the processes count together, and the random numbers of a
+    clip are its own (`ClipBatch.seeds`). It holds for clips of one size, the others are padded differently, and without
+    dropout.
     """
 
     def __init__(self, model: FDTA, settings: Settings) -> None:
         self.model, self.settings = model, settings
 
-    def __call__(
-        self, batch: ClipBatch, epoch: int, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Total loss and its unweighted terms.
-
-        Args:
-            batch: as many clips as the other processes have.
-            epoch: from 0.
-            generator: on the CPU, in the same state in all processes; None: torch's own.
-        """
+    def __call__(self, batch: ClipBatch, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Total loss and its unweighted terms; epochs count from 0."""
         settings = self.settings
-        output = detect(self.model, batch, settings, generator)
+        generators = [torch.Generator().manual_seed(seed) for seed in batch.seeds]
+        output = detect(self.model, batch, settings, generators)
         matchings = matched(output, batch, settings)
         boxes = boxes_total(batch)
         terms = detection_loss(output, batch.targets, matchings, settings.loss, boxes)
@@ -81,7 +72,7 @@ class TrackerObjective:
         chosen = matchings[-1 if settings.loss.association_matching == "last" else -2]
         embeddings = output.embeddings[chosen.frames, chosen.queries]
         terms["association"] = self._association(
-            embeddings, identities[chosen.targets], chosen.frames, batch, generator
+            embeddings, identities[chosen.targets], chosen.frames, batch, generators
         )
         return total(terms, settings.loss), terms
 
@@ -91,20 +82,16 @@ class TrackerObjective:
         identities: Tensor,
         frames: Tensor,
         batch: ClipBatch,
-        generator: torch.Generator | None,
+        generators: Sequence[torch.Generator],
     ) -> Tensor:
         """Loss of the ID decoder on embeddings (n, d) of matched objects, whose frames (n,) count through all clips."""
         features, present = by_trajectory(embeddings, identities, frames, batch.clips, self.settings.history)
-        everywhere = gather(present.cpu())
-        widest = max(clips.shape[-1] for clips in everywhere)
-        features = F.pad(features, (0, 0, 0, widest - features.shape[2]))
-        seeded = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
         labels = self.settings.association.labels
+        widest = present.shape[-1]
         drawn = [
-            assign_identities(F.pad(clip, (0, widest - clip.shape[-1])), self.settings.clip, labels, seeded)
-            for clips in everywhere
-            for clip in clips
-        ][_own(batch)]
+            assign_identities(clip[:, clip.any(dim=0)], self.settings.clip, labels, generator).padded(widest, labels)
+            for clip, generator in zip(present.cpu(), generators, strict=True)
+        ]
         device = embeddings.device
         label = torch.stack([groups.labels for groups in drawn]).to(device)
         history_missing = torch.stack([groups.missing_history for groups in drawn]).to(device)
@@ -215,12 +202,10 @@ def by_trajectory(
     return features, present
 
 
-def detect(
-    model: FDTA, batch: ClipBatch, settings: Settings, generator: torch.Generator | None = None
-) -> DetectorOutput:
+def detect(model: FDTA, batch: ClipBatch, settings: Settings, generators: Sequence[torch.Generator]) -> DetectorOutput:
     """Detector output of all frames; gradients flow through `gradient_frames` random ones of each clip only."""
     length = settings.history
-    drawn = [torch.randperm(length, generator=generator) for _ in range(world_size() * batch.clips)][_own(batch)]
+    drawn = [torch.randperm(length, generator=generator) for generator in generators]
     chosen = torch.cat([clip * length + order[: settings.training.gradient_frames] for clip, order in enumerate(drawn)])
     rest = torch.tensor(sorted(set(range(batch.clips * length)) - set(chosen.tolist())), dtype=torch.long)
     # Before what is recorded for the gradient fills the memory.
@@ -242,11 +227,6 @@ def _without_gradient(
         detector = optimized_detector(detector, PRECISIONS[precision])
     parts = frames.split(settings.training.no_gradient_chunk)
     return [detector(batch.images[part], batch.padding[part]) for part in parts]
-
-
-def _own(batch: ClipBatch) -> slice:
-    """The clips of this process among those of all."""
-    return slice(rank() * batch.clips, (rank() + 1) * batch.clips)
 
 
 def _in_order(outputs: Sequence[DetectorOutput], order: Tensor) -> DetectorOutput:
