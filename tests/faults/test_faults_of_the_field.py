@@ -150,6 +150,13 @@ def test_what_does_not_count_or_reaches_beyond_the_image_is_told(capsys: pytest.
     assert "2 boxes do not count (column 7 is 0)" in told and "1 boxes reach beyond the image" in told
 
 
+def test_frames_whose_clips_are_left_out_are_told(capsys: pytest.CaptureFixture) -> None:
+    crowd = "".join(f"1,{identity},2,3,10,12,1,1,1\n" for identity in range(1, 302))
+    scored(crowd + "2,1,2,3,10,12,1,1,1\n")
+    assert main(["data", "check", "gt"]) == 0
+    assert "2 of 3 frames have no box, or more than 300; training leaves out the clips" in capsys.readouterr().out
+
+
 def turned(path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

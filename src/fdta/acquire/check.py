@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +22,7 @@ from fdta.data.motchallenge import (
     sequence_folders,
 )
 from fdta.errors import InputError
+from fdta.model.settings import DetectorSettings
 
 
 @dataclass
@@ -39,6 +41,8 @@ class SequenceReport:
     """Boxes that scoring leaves out: their 7th column is 0."""
     beyond: int = 0
     """Boxes that reach more than a pixel beyond the image."""
+    unusable: int = 0
+    """Frames without a box, or with more than the published detector can find."""
     defects: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -165,6 +169,9 @@ def _check_sequence(folder: Path, decode: bool, form: Form) -> SequenceReport:
         report.boxes, report.identities = len(rows), len({row[1] for row in rows})
         report.uncounted = sum(int(row[6]) == 0 for row in rows)
         report.defects += defects
+        counts = Counter(row[0] for row in rows)
+        last = frames or max(counts, default=0)
+        report.unusable = sum(not 0 < counts[frame] <= DetectorSettings().queries for frame in range(1, last + 1))
         if size is not None:
             report.beyond = sum(_is_beyond(row[2:6], *size) for row in rows)
         report.defects += [

@@ -116,6 +116,7 @@ def _source(options: argparse.Namespace, split: str | None) -> Source:
 
 def _check(options: argparse.Namespace) -> None:
     from fdta.acquire.check import check_split, missing_sequences
+    from fdta.model.settings import DetectorSettings
 
     defects: list[str] = []
     source, folders = _splits_to_check(options)
@@ -129,8 +130,9 @@ def _check(options: argparse.Namespace) -> None:
         wrong = missing_sequences(len(reports), published) if published else None
         found += [f"{folder}: {wrong}"] if wrong else []
         counted = f"{len(reports)} sequences" if wrong is None else wrong
-        names = ("frames", "boxes", "identities", "uncounted", "beyond")
-        frames, boxes, identities, uncounted, beyond = (sum(getattr(report, n) for report in reports) for n in names)
+        names = ("frames", "boxes", "identities", "uncounted", "beyond", "unusable")
+        totals = {name: sum(getattr(report, name) for report in reports) for name in names}
+        frames, boxes, identities, uncounted, beyond, unusable = totals.values()
         defects += found
         if uncounted:
             print(
@@ -139,6 +141,11 @@ def _check(options: argparse.Namespace) -> None:
             )
         if beyond:
             print(f"{folder}: {beyond} boxes reach beyond the image; training cuts them if clip.cut_boxes is true")
+        if unusable:
+            print(
+                f"{folder}: {unusable} of {frames} frames have no box, or more than {DetectorSettings().queries}; "
+                f"training leaves out the clips that have one of them"
+            )
         print(f"{folder}: {counted}, {frames} frames, {boxes} boxes, {identities} identities; {len(found)} defects")
     if defects:
         raise InputError(
