@@ -187,7 +187,7 @@ def test_depth_without_attention_and_no_depth_at_all() -> None:
 @pytest.mark.parametrize("placement", ["after", "between"])
 def test_detector_without_depth_is_a_start(placement: str) -> None:
     without = small(spatial=replace(SPATIAL, enabled=False))
-    model = small(spatial=replace(SPATIAL, placement=placement))
+    model = small(spatial=replace(SPATIAL, placement=placement, output_initialization="zero"))
     missing, unexpected = model.load_state_dict(without.state_dict(), strict=False)
     assert not unexpected
     assert all("depth" in name or name.startswith("spatial_adapter") for name in missing)

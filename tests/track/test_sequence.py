@@ -114,7 +114,7 @@ def test_batches_do_not_change_the_result_of_a_model(sequence: Sequence) -> None
     torch.manual_seed(0)
     model = FDTA(SETTINGS).train()
     with torch.no_grad():  # detections of any score from 0 to 1
-        model.detector.class_heads[0].weight *= 4
+        model.detector.class_heads[0].weight *= 8
         model.detector.class_heads[0].bias.zero_()
     tracker = Tracker(model, SETTINGS)
     one, one_detections = track_sequence(tracker, sequence, batch=1)
