@@ -27,4 +27,4 @@ class LossSettings:
     """What is added to every entry of the one-hot target of the depth loss; the published code adds 1e-6."""
     association_matching: Literal["last", "last-but-one"] = "last"
     """Decoder layer whose matching picks the embeddings of the ID branch; the published trainer, by an overwritten
-    variable, uses the last but one (docs/model.md, Where paper and published code differ)."""
+    variable, uses the last but one (docs/reproducing.md, Where the published trainer and this one differ)."""
