@@ -121,3 +121,32 @@ def test_run_names():
     assert str(Run.parse("dance/full/seed-3")) == "dance/full/seed-3"
     with pytest.raises(ParamsError, match="DATASET/VARIANT/seed-N"):
         Run.parse("dance/full")
+
+
+@pytest.mark.parametrize(("dataset", "weight"), [("dancetrack", 6.0), ("sportsmot", 7.0), ("bft", 10.0)])
+def test_preset_published_changes_every_departure_under_the_variant(changed, dataset, weight):
+    plain = Experiment(ROOT / "params.yaml", "paper")
+    path = changed(["preset"], "published")
+    preset = Experiment(path, "paper")
+    loss = preset.settings(dataset, "full").loss
+    assert (loss.association_matching, loss.depth_smoothing, loss.foreground_weight) == ("last-but-one", 1e-6, weight)
+    before, after = (flat(to_plain(params.settings(dataset, "full"))) for params in (plain, preset))
+    differing = {key for key in after if before[key] != after[key]}
+    assert differing <= {"loss.association_matching", "loss.depth_smoothing", "loss.foreground_weight"}
+    assert {"loss.association_matching", "loss.depth_smoothing"} <= differing
+    variant = preset.settings(dataset, "no-foreground-weight").loss
+    assert variant.foreground_weight == plain.settings(dataset, "no-foreground-weight").loss.foreground_weight != weight
+
+
+def flat(settings, prefix=""):
+    if not isinstance(settings, dict):
+        return {prefix.removesuffix("."): settings}
+    return {key: value for name, part in settings.items() for key, value in flat(part, f"{prefix}{name}.").items()}
+
+
+def test_an_unknown_preset_is_refused_by_name(changed):
+    path = changed(["preset"], "publishd")
+    with pytest.raises(ParamsError) as error:
+        Experiment(path, "smoke")
+    (line,) = str(error.value).splitlines()
+    assert "preset" in line and "publishd" in line and "published" in line and "params.yaml" in line

@@ -118,3 +118,10 @@ def assert_close_to_golden(actual: Tensor, golden: np.ndarray, tolerance: float 
     assert actual.shape == golden.shape
     difference = np.abs(actual.detach().cpu().numpy().astype(np.float64) - golden).max()
     assert difference <= tolerance * golden.std(), f"differs by {difference:.2e}, std {golden.std():.2e}"
+
+
+def root_mean_square_to_golden(actual: Tensor, golden: np.ndarray) -> float:
+    """Root mean square of the differences, in standard deviations of the golden array."""
+    assert actual.shape == golden.shape
+    difference = actual.detach().cpu().numpy().astype(np.float64) - golden
+    return float(np.sqrt((difference**2).mean()) / golden.std())
