@@ -144,6 +144,23 @@ def test_what_users_have(workspace, capsys):
     assert tree(workspace / "again" / "bft" / "test") == tree(workspace / "data" / "bft" / "test")
 
 
+def test_a_split_imported_with_defects_is_verified_by_the_same_command(workspace, capsys):
+    write_folder(workspace / "mine", published_files()["sportsmot"]["val.tar"])
+    (damaged, *_) = sorted((workspace / "mine").rglob("gt.txt"))
+    right = damaged.read_text()
+    damaged.write_text(right + "1,9,3,3,-5,5,1,1,1\n")
+    command = ("import", "sportsmot", "mine")
+    assert "correct them and repeat this command" in refused(capsys, *command)
+    assert "1 defects" in refused(capsys, *command)
+    assert not Path("data/sportsmot/seqmaps/val.txt").exists()
+    (imported,) = Path("data/sportsmot/val").glob(f"{damaged.parents[1].name}/gt/gt.txt")
+    imported.write_text(right)
+    assert main(["data", *command]) == 0
+    assert "val: is there already, only verified" in capsys.readouterr().err
+    assert Path("data/sportsmot/seqmaps/val.txt").is_file()
+    assert "is there already; remove it first" in refused(capsys, *command, "--split", "val")
+
+
 def test_copies_where_links_cannot_be(workspace, capsys, monkeypatch):
     write_folder(workspace / "mine", published_files()["sportsmot"]["val.tar"])
 

@@ -69,7 +69,9 @@ def get_split(
 def import_splits(
     name: str, source: Source, path: Path, root: Path, split: str | None = None, checksums: Checksums | None = None
 ) -> dict[str, Path]:
-    """Make splits under ``root/name`` from what lies in `path`; their folders by name. `path` is not changed.
+    """Make splits under ``root/name`` from what is in `path`; their folders by name. `path` is not changed.
+
+    A split that an earlier call left there unverified, since it has defects, is verified again as it is.
 
     Args:
         name: of the data set.
@@ -89,14 +91,17 @@ def import_splits(
     for each in source.splits if split is None else (split,):
         target = root / name / each
         with _held(target):
-            if target.exists():
-                if split is not None or not sequence_map_path(target).is_file():
-                    raise InputError(f"{target}: is there already; remove it first, or 'fdta data get {name} {each}'")
+            if sequence_map_path(target).is_file():
+                if split is not None:
+                    raise InputError(f"{target}: is there already; remove it first")
                 _LOG.info("%s: is there already, left as it is", target)
                 continue
-            if split is None and not _holds(source, each, path):
+            if target.exists():
+                _LOG.info("%s: is there already, only verified", target)
+            elif split is None and not _holds(source, each, path):
                 continue
-            _take(name, source, each, path, target, checksums or Checksums())
+            else:
+                _take(name, source, each, path, target, checksums or Checksums())
             _verify(source, each, target)
         taken[each] = target
     if not taken and not all(sequence_map_path(root / name / each).is_file() for each in source.splits):
@@ -181,11 +186,11 @@ def _verify(source: Source, split: str, target: Path) -> None:
     defects = [defect for report in reports for defect in report.defects]
     wrong = missing_sequences(len(reports), source.splits[split])
     if wrong is not None:
-        raise InputError(f"{target}: {wrong}; complete it, or remove it and give the command again")
+        raise InputError(f"{target}: {wrong}; complete it, or remove it and repeat this command")
     if defects:
         raise InputError(
-            f"{defects[0]} ({len(defects)} defects in {target}: 'fdta data check {target}' lists them; mend them and "
-            f"give 'fdta data get' again)"
+            f"{defects[0]} ({len(defects)} defects in {target}: 'fdta data check {target}' lists them; correct them "
+            f"and repeat this command)"
         )
     names = [path.name for path in sequence_folders(target)]
     write_sequence_map(sequence_map_path(target), names, split_summary(target, names))
