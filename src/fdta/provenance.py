@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 from fdta.errors import InputError
 from fdta.files import check_own_folder, check_replaceable, place, write_json
+from fdta.machine import peak_memory, processor
 from fdta.settings import ParamsError, read_json, settings, to_plain
 
 FORMAT = 1
@@ -94,6 +95,10 @@ class Record:
     made: str
     """When it was finished, ISO 8601, UTC."""
     seconds: float
+    processor_seconds: float | None = None
+    """Of the process that finished it, from its start on, and of the processes that it waited for."""
+    peak_mebibytes: float | None = None
+    """Most memory that one of these processes held."""
 
 
 @dataclass(frozen=True)
@@ -332,6 +337,8 @@ def making(root: Path, job: Job, code: Mapping[str, str], conditions: Mapping[st
         conditions=dict(conditions),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - began, 3),
+        processor_seconds=round(sum(os.times()[:4]), 2),
+        peak_mebibytes=round(peak_memory(), 1),
     )
     plain = to_plain(record)
     record_path.unlink(missing_ok=True)
@@ -451,6 +458,4 @@ def _versions() -> dict[str, str]:
 
 
 def _machine() -> str:
-    from fdta.machine import processor
-
     return f"{processor()}, {os.cpu_count()} cores"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from fdta.cli import main
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
@@ -101,6 +105,18 @@ def test_every_run_has_model_tracks_and_scores(workspace):
         scores = json.loads((workspace / "scores" / run / "test.json").read_text())
         assert 0 <= scores["combined"]["HOTA"] <= 100
         assert not list(model.parent.glob("*resume*"))
+
+
+def test_time_and_memory_of_every_result(workspace, tmp_path, capsys):
+    output = tmp_path / "costs.json"
+    command = ["bench", "workflow", "--root", str(workspace), "--benchmark", "smoke", "--output", str(output)]
+    assert main([*command, "--params", str(ROOT / "params.yaml")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {"train", "render", "all"} <= {line.split()[0] for line in lines if line}
+    found = json.loads(output.read_text())
+    trained = [cost for cost in found["results"].values() if cost["kind"] == "train"]
+    assert len(trained) == found["kinds"]["train"][0] and all(cost["peak_mebibytes"] > 100 for cost in trained)
+    assert all(cost["processor_seconds"] > 0 for cost in found["results"].values())
 
 
 def test_nothing_is_done_twice(workspace):
@@ -236,6 +252,53 @@ def test_a_smaller_split_leaves_nothing_of_the_larger_one(copy, tmp_path):
     for kind, ending in (("detections", "npz"), ("tracks", "txt")):
         assert len(list((copy / kind / "smoke-dance/base/seed-0/test").glob(f"*.{ending}"))) == 1
     assert len(list((copy / "data/smoke-dance/test").glob("[!.]*"))) == 1
+
+
+@pytest.mark.parametrize("size", [0, 3000])
+def test_a_full_disk_in_every_step(copy, size, capsys, monkeypatch):
+    """No file can be longer than `size` bytes, as on a disk that is full then."""
+    monkeypatch.chdir(copy)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    jobs = {}
+    for path in sorted(Path("jobs").glob("?" * 16 + ".json")):
+        job = json.loads(path.read_text())
+        if Path(job["record"]).exists():
+            jobs.setdefault(job["kind"], (path, job))
+    jobs |= {kind: jobs.pop(kind) for kind in ("speed", "tables", "figure", "report")}
+    assert len(jobs) == 13
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    finished = set()
+    for kind, (path, job) in jobs.items():
+        Path(job["record"]).unlink()
+        before = results(copy)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            code = main(["run", str(path)])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        told = capsys.readouterr().err
+        if code == 0:
+            finished.add(kind)
+            continue
+        last = told.splitlines()[-1]
+        assert code == 2 and "Traceback" not in told, told
+        assert re.match(r"fdta: \S+: .*File too large|fdta: No usable temporary directory found", last), last
+        assert results(copy) == before, kind
+        if kind not in ("render", "depth", "detect", "train", "detector"):
+            assert main(["run", str(path)]) == 0, capsys.readouterr().err
+    small = {"score", "similarity", "speed", "baseline", "depth"}
+    assert finished <= small if size else not finished
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """Contents of all results, but not of what a failed step keeps for the next try."""
+    places = ("data", "models", "detections", "tracks", "scores", "results")
+    return {
+        str(path): path.read_bytes()
+        for place in places
+        for path in (folder / place).rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    }
 
 
 def test_the_tables_do_not_wait_for_mlflow(copy):

@@ -85,6 +85,9 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
+        if "usable temporary directory" in str(error):
+            print(f"fdta: {error.strerror}; free some room in one of them, or set TMPDIR", file=sys.stderr)
+            return 2
         if error.errno not in REMEDIES and error.filename is None:
             raise
         place = error.filename2 or error.filename or "the output folder"

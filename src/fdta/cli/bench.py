@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fdta.cli import PRECISIONS, add_action, add_compute, add_params, add_precision, output_file
+from fdta.cli import PRECISIONS, add_action, add_compute, add_description, add_params, add_precision, output_file
 from fdta.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,6 +53,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     train = add_action(actions, "train", "measure milliseconds and memory of a training step on a clip of drawn frames")
     load = add_action(actions, "load", "measure clips a second and milliseconds a frame of reading training data")
+    workflow = add_action(actions, "workflow", "show the time and memory of the workflow's results, by kind")
+    add_description(
+        workflow,
+        "\nReads the records of the results that are there and measures nothing. Times are those of the process that "
+        "finished a result; of a training that was interrupted, the last one.",
+    )
+    workflow.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="the project's folder")
+    workflow.add_argument("--output", type=output_file, metavar="FILE", help="JSON to write, with each result")
+    workflow.set_defaults(call=_workflow)
+    add_params(workflow)
     for action in (infer, pipeline):
         action.add_argument("--weights", metavar="RUN", help="run (dance/full/seed-0) or checkpoint file (model.pt)")
         action.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of models/")
@@ -248,6 +258,26 @@ def _load(options: argparse.Namespace) -> None:
             f"workers that feed a step of {step['seconds']:g} s (batch {step['clips']}): {step['workers']}"
             + (f", more than the {step['cores']} cores here" if step["workers"] > step["cores"] else "")
         )
+
+
+def _workflow(options: argparse.Namespace) -> None:
+    from fdta.experiment.costs import by_kind, costs
+    from fdta.experiment.params import Experiment
+    from fdta.settings import to_plain
+
+    found = costs(Experiment(options.params, options.benchmark), options.root)
+    if not found:
+        raise InputError(
+            f"{options.root}: no result with a measured time is there; make them first, for example with "
+            f"snakemake --cores all results/tables.md"
+        )
+    kinds = by_kind(found)
+    write({"results": {cost.record: to_plain(cost) for cost in found}, "kinds": kinds}, options.output)
+    columns = {"results": "results", "wall (min)": "minutes", "processor (min)": "minutes", "%": "percent"}
+    columns |= {"longest (s)": "seconds", "peak memory (MiB)": "mebibytes"}
+    print_table("kind", columns, kinds)
+    for name in sorted({cost.machine for cost in found}):
+        print(f"made on: {name}")
 
 
 def _tell_components(measured: dict[str, Any], output: Path | None) -> None:

@@ -47,6 +47,9 @@ METRICS = {
         Metric("gigabytes_here", "GB here", "GB", 1, two_digits_below=10),
         Metric("mebibytes", "peak memory (MiB)", "MiB", 0),
         Metric("mean", "mean", "", 3),
+        Metric("minutes", "min", "min", 1, two_digits_below=0.1),
+        Metric("seconds", "s", "s", 1),
+        Metric("results", "results", "", 0),
         Metric("sequences", "sequences", "", 0),
         Metric("frames", "frames", "", 0),
     )
