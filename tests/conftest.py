@@ -9,6 +9,13 @@ import torch
 ROOT = Path(__file__).parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(pytest.mark.skip(reason="this machine has no CUDA"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
@@ -16,12 +23,7 @@ def _one_thread():
 
 @pytest.fixture(
     scope="session",
-    params=[
-        "cpu",
-        pytest.param(
-            "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
-        ),
-    ],
+    params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)],
 )
 def device(request) -> torch.device:
     """Where the golden numbers are computed, in full float32."""

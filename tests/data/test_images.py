@@ -78,7 +78,7 @@ def test_bytes_resized_as_floats_are_within_one_level(size: tuple[int, int]) -> 
     assert difference.mean() < 0.2
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
+@pytest.mark.cuda
 def test_pinned_image_is_the_same_and_not_copied_again() -> None:
     image = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)[:, ::-1]
     pinned = pin(image)

@@ -19,6 +19,7 @@ TOKENS = sum(height * width for height, width in SHAPES)
 TRITON = (0, 0) if deformable_kernel.triton is None else tuple(map(int, version("triton").split(".")[:2]))
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+pytestmark = [pytest.mark.cuda] if torch.cuda.is_available() else []
 needs_triton = pytest.mark.skipif(
     deformable_kernel.triton is None or not (INTERPRETED or torch.cuda.is_available()),
     reason="needs Triton and CUDA, or TRITON_INTERPRET=1",

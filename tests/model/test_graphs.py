@@ -23,7 +23,6 @@ from fdta.settings import read_settings
 from fdta.track.detect import graphed_detector, objects_of
 from fdta.track.tracker import OnlineTracker
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
 SETTINGS = read_settings(
     Settings,
     {
@@ -223,14 +222,14 @@ def test_nothing_waits_for_the_device_before_the_transfer(meta: torch.device, dt
     tracker._remember(tracker._give_birth(np.full(4, 8), np.arange(4), np.ones(4)), features)
 
 
-@needs_cuda
+@pytest.mark.cuda
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_captured_detector_finds_the_same(dtype: torch.dtype, caplog: pytest.LogCaptureFixture) -> None:
     compare_by_turns(optimized(model().cuda(), dtype), "cuda")
     assert "without a CUDA graph" not in caplog.text
 
 
-@needs_cuda
+@pytest.mark.cuda
 def test_captured_tracker_tracks_the_same(caplog: pytest.LogCaptureFixture) -> None:
     whole = model().cuda()
     plain = OnlineTracker.from_model(whole, SETTINGS, graphs=False)

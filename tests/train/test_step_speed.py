@@ -20,6 +20,9 @@ def test_a_training_step() -> None:
     smallest, largest = measured["ours"]["spread"]
     assert 0 < smallest <= measured["ours"]["milliseconds"] <= largest
     assert measured["ours"]["peak_mebibytes"] > 10
+    assert list(measured["parts"]) == ["loss", "gradients", "optimizer"]
+    assert all(0 < value < largest for value in measured["parts"].values())
+    assert measure_training(settings, 3, (64, 96), 2, CPU, repeats=1, clips=2)["clips"] == 2
     with pytest.raises(InputError, match="--repeats 0"):
         measure_training(settings, 3, (64, 96), 2, CPU, repeats=0)
 
@@ -29,6 +32,8 @@ def test_the_drawn_clip_is_always_the_same() -> None:
     assert torch.equal(one.images, other.images) and torch.equal(
         one.targets[1].boxes_cxcywh, other.targets[1].boxes_cxcywh
     )
+    several = drawn_clip(2, (8, 8), 3, CPU, clips=2)
+    assert several.clips == 2 and several.targets[3].identities.tolist() == [3, 4, 5]
     assert len(one.targets) == 2 and one.targets[0].identities.tolist() == [0, 1, 2]
 
 

@@ -73,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument(
         "--frames", type=int, metavar="T", help="of the clip; the settings' history, its largest, if not given"
     )
+    train.add_argument("--clips", type=int, default=1, metavar="N", help="in the batch")
     train.add_argument("--run", metavar="RUN", help="take the settings of this run, not the paper's for DanceTrack")
     train.add_argument("--dtype", choices=PRECISIONS, help="numbers of the networks; the settings' if not given")
     train.add_argument(
@@ -197,22 +198,27 @@ def _train(options: argparse.Namespace) -> None:
             f"--frames {frames}: from {training.gradient_frames + 1}, because {training.gradient_frames} have a "
             f"gradient, to {settings.history}, the settings' history"
         )
+    if options.clips < 1:
+        raise InputError(f"--clips {options.clips}: give at least 1")
     dtype = options.dtype or training.precision
     alone = options.no_gradient_dtype or options.dtype or training.no_gradient_precision or dtype
     for name in (dtype, alone):
         precision(name, device)
     settings = replace(settings, training=replace(training, precision=dtype, no_gradient_precision=alone))
-    measured = measure_training(settings, frames, tuple(options.size), options.objects, device, options.repeats)
+    size = tuple(options.size)
+    measured = measure_training(settings, frames, size, options.objects, device, options.repeats, options.clips)
     measured |= {"dtype": dtype, "no_gradient_dtype": alone, "device": str(device)}
     write(measured, options.output)
     height, width = measured["size"]
     print(
-        f"a step on one clip of {frames} frames of {width} x {height}, {training.gradient_frames} of them with "
-        f"gradient, {options.objects} objects; {where(measured)}; without gradient {alone}"
+        f"a step on {options.clips} clip{'s' * (options.clips != 1)} of {frames} frames of {width} x {height}, "
+        f"{training.gradient_frames} of them with gradient, {options.objects} objects; {where(measured)}; without "
+        f"gradient {alone}"
     )
     ours = measured["ours"]
     rows = {"this code": (ours["milliseconds"], *ours["spread"], ours["peak_mebibytes"])}
     print_table("milliseconds a step", MEDIAN | {"peak memory (MiB)": "mebibytes"}, rows)
+    print("median of its parts: " + ", ".join(f"{name} {_text(value)}" for name, value in measured["parts"].items()))
 
 
 def _load(options: argparse.Namespace) -> None:

@@ -343,14 +343,10 @@ def _train(job: jobs.TrainingJob, root: Path, compute: Compute, again: bool) -> 
     """Train alone, or with the other processes of a torchrun, of which the first writes the record."""
     from contextlib import nullcontext
 
-    import torch
-
     from fdta.distributed import failures_in_one_line, local_device, process_group, rank, world_size
     from fdta.train.interruption import Stopped
 
     device = local_device(_device(compute))
-    # As the published trainer: float32 is float32.
-    torch.backends.cudnn.allow_tf32 = False
     workers = _workers(compute.workers, device.type)
     conditions = {"device": str(device), "threads": compute.threads, "processes": world_size()}
     detector = isinstance(job, jobs.DetectorJob)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import statistics
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from fdta.data.clips import ClipBatch
@@ -22,10 +25,20 @@ from fdta.train.tracker import TrackerObjective
 logger = logging.getLogger(__name__)
 
 
+PARTS = ("loss", "gradients", "optimizer")
+"""Of a training step: the networks, matching and losses; the backward pass; clipping and the optimizer."""
+
+
 def measure_training(
-    settings: Settings, frames: int, size: tuple[int, int], objects: int, device: torch.device, repeats: int
+    settings: Settings,
+    frames: int,
+    size: tuple[int, int],
+    objects: int,
+    device: torch.device,
+    repeats: int,
+    clips: int = 1,
 ) -> dict[str, Any]:
-    """Time a training step on one clip of random frames: loss, gradients, clipping and optimizer.
+    """Time a training step on clips of random frames: loss, gradients, clipping and optimizer.
 
     Args:
         settings: of the model; `training.gradient_frames` frames have a gradient.
@@ -34,30 +47,39 @@ def measure_training(
         objects: in every frame.
         device: where to compute.
         repeats: steps that are measured, after one that is not.
+        clips: in the batch.
 
     Returns:
-        JSON-able: milliseconds per step (median, smallest, largest) and peak memory.
+        JSON-able: milliseconds per step (median, smallest, largest) and peak memory; the median milliseconds of each
+        of its `PARTS`.
     """
     require_one(repeats)
     model = drawn_model(settings, device).train()
-    step = training_step(model, drawn_clip(frames, size, objects, device), replace(settings, history=frames))
+    clip = drawn_clip(frames, size, objects, device, clips)
+    steps = training_step_parts(model, clip, replace(settings, history=frames))
     forget_peak(device)
-    clock, milliseconds = device_clock(device), []
+    clock = device_clock(device)
+    measured: list[list[float]] = []
     with tqdm(total=repeats + 1, unit="step", disable=None) as bar:
         for number in range(repeats + 1):
-            start = clock()
-            step()
-            if number:
-                milliseconds.append(1000 * (clock() - start))
+            times = [clock()]
+            for part in steps:
+                part()
+                times.append(clock())
             bar.update()
-            if bar.disable and number:
-                logger.info("step %d of %d: %.4g ms", number, repeats, milliseconds[-1])
+            if not number:
+                continue
+            measured.append([1000 * (end - start) for start, end in itertools.pairwise(times)])
+            if bar.disable:
+                logger.info("step %d of %d: %.4g ms", number, repeats, sum(measured[-1]))
     return {
         "size": list(size),
         "objects": objects,
         "frames": frames,
+        "clips": clips,
         "gradient_frames": settings.training.gradient_frames,
-        "ours": summary(milliseconds) | {"peak_mebibytes": peak(device)},
+        "ours": summary([sum(parts) for parts in measured]) | {"peak_mebibytes": peak(device)},
+        "parts": {name: statistics.median(spans) for name, *spans in zip(PARTS, *measured, strict=True)},
         "machine": machine(),
         "threads": torch.get_num_threads(),
     }
@@ -65,23 +87,41 @@ def measure_training(
 
 def training_step(model: FDTA, batch: ClipBatch, settings: Settings) -> Callable[[], None]:
     """A function that takes a step of the optimizer on `batch`."""
-    objective, optimizer = TrackerObjective(model, settings), build_optimizer(model, settings.training)
+    parts = training_step_parts(model, batch, settings)
 
     def step() -> None:
-        total, _ = objective(batch, epoch=settings.identity.first_epoch)
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        clip_gradients(model, settings.training)
-        optimizer.step()
+        for part in parts:
+            part()
 
     return step
 
 
-def drawn_clip(frames: int, size: tuple[int, int], objects: int, device: torch.device) -> ClipBatch:
-    """A clip of random frames of `size` (height, width), all with the same `objects`; always the same."""
+def training_step_parts(model: FDTA, batch: ClipBatch, settings: Settings) -> list[Callable[[], None]]:
+    """Functions that together, one after another, take a step of the optimizer on `batch`: the `PARTS`."""
+    objective, optimizer = TrackerObjective(model, settings), build_optimizer(model, settings.training)
+    losses: list[Tensor] = []
+
+    def loss() -> None:
+        losses[:] = [objective(batch, epoch=settings.identity.first_epoch)[0]]
+
+    def gradients() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        losses.pop().backward()
+
+    def update() -> None:
+        clip_gradients(model, settings.training)
+        optimizer.step()
+
+    return [loss, gradients, update]
+
+
+def drawn_clip(frames: int, size: tuple[int, int], objects: int, device: torch.device, clips: int = 1) -> ClipBatch:
+    """Clips of random frames of `size` (height, width), each with `objects` of its own; always the same."""
     random = torch.Generator().manual_seed(0)
-    images = torch.randn(frames, 3, *size, generator=random)
-    depth = torch.randint(0, 256, (frames, *size), generator=random).to(torch.uint8)
-    boxes = torch.rand(frames, objects, 4, generator=random) * 0.4 + torch.tensor([0.3, 0.3, 0.1, 0.1])
-    targets = [Targets(box, torch.arange(objects)) for box in boxes]
-    return ClipBatch(images, torch.zeros(frames, *size, dtype=torch.bool), depth, targets, (0,)).to(device)
+    total = clips * frames
+    images = torch.randn(total, 3, *size, generator=random)
+    depth = torch.randint(0, 256, (total, *size), generator=random).to(torch.uint8)
+    boxes = torch.rand(total, objects, 4, generator=random) * 0.4 + torch.tensor([0.3, 0.3, 0.1, 0.1])
+    targets = [Targets(box, torch.arange(objects) + i // frames * objects) for i, box in enumerate(boxes)]
+    padding = torch.zeros(total, *size, dtype=torch.bool)
+    return ClipBatch(images, padding, depth, targets, tuple(range(clips))).to(device)
