@@ -188,6 +188,23 @@ def test_damaged_video_is_told_of(weights, clip, tmp_path, capsys):
     assert (tmp_path / "t.txt").stat().st_size
 
 
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7])
+def test_frames_after_a_lost_one_are_not_renumbered(clip, share):
+    expected = list(open_source(str(clip)).images)
+    data = bytearray(clip.read_bytes())
+    start = int(share * len(data))
+    data[start : start + len(data) // 5] = bytes(len(data) // 5)
+    clip.write_bytes(data)
+    images = []
+    with pytest.raises(InputError, match=r"broken about frame \d+ \(.*\), the rest is not read") as refusal:
+        images.extend(open_source(str(clip)).images)
+    assert f"broken about frame {len(images) + 1} " in str(refusal.value)
+    assert 1 < len(images) < len(expected)
+    # The last one may be damaged itself.
+    for image, wanted in zip(images[:-1], expected, strict=False):
+        np.testing.assert_array_equal(image, wanted)
+
+
 def test_ctrl_c_leaves_whole_files(weights, clip, tmp_path, monkeypatch, capsys):
     track_images = Tracker.track
 

@@ -200,7 +200,10 @@ def _open_video(path: Path) -> VideoSource:
 
 
 def _video_images(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> Images:
-    """What can be decoded, past damaged places too; at the end InputError tells where the first one is."""
+    """Every frame up to the first that is lost, damaged ones included; at the end InputError tells what was wrong.
+
+    The frames after a lost one could not be numbered as in the video.
+    """
     frames, packets, defect, size = 0, 0, "", None
     with container:
         demuxed = container.demux(stream)
@@ -214,9 +217,8 @@ def _video_images(path: Path, container: av.container.InputContainer, stream: av
             except av.EOFError:
                 break
             except av.FFmpegError as error:
-                # If reading failed, and not decoding, there is no next packet.
-                defect = defect or f"broken about frame {frames + 1} ({error.strerror})"
-                continue
+                defect = f"broken about frame {frames + 1} ({error.strerror}), the rest is not read"
+                break
             for frame in decoded:
                 frames += 1
                 if frame.is_corrupt:
