@@ -3,6 +3,7 @@
 # make smoke    the same workflow cut down to three minutes, in the folder smoke; its numbers mean nothing
 # make fuzz     malformed files for MINUTES=30, in parallel, with a summary by place of failure
 # make kill     the smoke workflow killed N=50 times at random moments, compared with an undisturbed one
+# make gpu      everything that is to be measured on a GPU, with the Python that is there; VIDEO=street.mp4 is tracked too
 # make lint     style, types and the direction of imports
 # make test     lint and tests, the smoke workflow among them
 
@@ -14,7 +15,7 @@ N ?= 50
 INSTALLED = $(VENV)/.installed
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: tables report smoke test fuzz kill lint clean
+.PHONY: tables report smoke test fuzz kill gpu lint clean
 
 tables: $(INSTALLED)
 	snakemake --cores $(CORES) --quiet reason --show-failed-logs results/tables.md
@@ -34,6 +35,9 @@ fuzz: $(INSTALLED)
 kill: $(INSTALLED)
 	python tests/faults/kill.py --kills $(N)
 
+gpu:
+	PYTHONPATH=src $(PYTHON) benchmarks/gpu.py --output gpu $(if $(VIDEO),--video $(VIDEO))
+
 lint: $(INSTALLED)
 	ruff check .
 	ruff format --check .
@@ -46,4 +50,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf smoke data models tracks detections scores results jobs logs mlflow.db mlartifacts .snakemake
+	rm -rf smoke gpu data models tracks detections scores results jobs logs mlflow.db mlartifacts .snakemake
