@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,15 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary path next to `path`. On success it replaces `path` and is on disk; on failure it is removed.
 
+    Where `path` is a link, what it leads to is written, and the link stays.
+
     Raises:
         InputError: see `check_replaceable`.
     """
     path = Path(path)
     check_replaceable(path)
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem[:100]}.{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
@@ -45,13 +49,41 @@ def check_replaceable(path: Path) -> None:
     """Refuse to write a file to `path` where something else is.
 
     Raises:
-        InputError: there is a folder, a device, a pipe or a socket.
+        InputError: there is a folder, a device, a pipe or a socket, or a link to one, or a link in a circle.
     """
+    if Path(os.path.realpath(path)).is_symlink():
+        raise InputError(f"{path}: its links form a circle; remove them or choose another name")
     if path.is_file() or not path.exists():
         return
     kinds = ((path.is_dir(), "folder"), (path.is_fifo(), "pipe"), (path.is_socket(), "socket"))
     kind = next((name for found, name in kinds if found), "device")
     raise InputError(f"{path}: is a {kind}, which is not replaced; give the name of a file")
+
+
+def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | str | None]) -> None:
+    """Reject outputs of a command that would replace its inputs or each other.
+
+    Args:
+        outputs: files and folders to write; None is left out.
+        inputs: files and folders to read. Nothing may be written into a folder of them.
+
+    Raises:
+        InputError: an output is an input or in one, by whatever name or link, or two outputs are the same file.
+    """
+    read = {Path(os.path.realpath(path)): path for path in inputs if path is not None}
+    written: set[Path] = set()
+    for output in outputs:
+        if output is None:
+            continue
+        place = Path(os.path.realpath(output))
+        if place in written:
+            raise InputError(f"{output}: two outputs have this name; they must be different files, rename one")
+        written.add(place)
+        if place in read:
+            raise InputError(f"{output}: is an input; input and outputs must be different files, rename the output")
+        within = next((read[parent] for parent in place.parents if parent in read), None)
+        if within is not None:
+            raise InputError(f"{output}: is in the folder {within}, which is an input; write it to another folder")
 
 
 def check_own_folder(path: Path) -> None:

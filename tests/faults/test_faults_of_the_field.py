@@ -245,6 +245,67 @@ def test_what_is_no_file_is_not_replaced(kind: str, capsys: pytest.CaptureFixtur
     assert place.stat().st_mode == before
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "track gt/a --weights m.pt --output gt/a/gt/gt.txt",
+        "track gt/a --weights m.pt --output gt/a/seqinfo.ini",
+        "track gt/a --weights m.pt --output link/seqinfo.ini",
+        "track gt/a/img1 --weights m.pt --json gt/a/img1/00000001.jpg",
+        "track gt/a/img1/%08d.jpg --weights m.pt --output gt/a/img1/00000001.jpg",
+        "track gt/a/img1 --weights m.pt --output m.pt",
+        "track gt/a/img1 --weights m.pt --output t.txt --json ./t.txt",
+        "track gt --weights m.pt --output gt/a",
+        "score --ground-truth gt --tracks tracks --output gt/a/gt/gt.txt",
+        "score --ground-truth gt --tracks tracks --output tracks/a.txt",
+        "weights import m.pt --output m.pt",
+        "weights export models/m.pt --output ./models/m.pt",
+        "weights get r50_deformable_detr_coco.pth --output params.yaml",
+        "weights get r50_deformable_detr_coco.pth --output m.pt",
+        "tables --output params.yaml",
+        "tables --output scores/t.md",
+        "tables --output metrics.json",
+        "report --output params.yaml",
+        "report --output link/report.html",
+        "similarity dance/full/seed-0 test --output params.yaml",
+        "submission dance/full/seed-0 --output params.yaml",
+        "mlflow sync --output params.yaml",
+        "figures tracks --output data/x.png",
+        "bench infer gt/a --weights m.pt --output m.pt",
+        "data crowdhuman m.pt gt --output gt/new",
+    ],
+)
+def test_outputs_replace_no_input(command: str, capsys: pytest.CaptureFixture) -> None:
+    scored(ROW)
+    Path("params.yaml").write_text(PARAMS)
+    for path in (Path("m.pt"), Path("models/m.pt")):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"PK")
+    Path("data").symlink_to("gt")
+    Path("link").symlink_to("gt/a")
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    line = refused(capsys, *command.split())
+    assert any(told in line for told in ("an input", "as an image", "two outputs", "is there already"))
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
+
+
+def test_outputs_that_are_links(capsys: pytest.CaptureFixture) -> None:
+    scored(ROW)
+    command = ("score", "--ground-truth", "gt", "--tracks", "tracks", "--output")
+    Path("elsewhere").mkdir()
+    for name in ("there.json", "new.json"):
+        Path(name).symlink_to(Path("elsewhere") / name)
+    Path("elsewhere/there.json").write_text("old")
+    for name in ("there.json", "new.json"):
+        assert main([*command, name]) == 0
+        assert Path(name).is_symlink() and json.loads(Path("elsewhere", name).read_text())["a"]["HOTA"] == 100
+    assert len(list(Path("elsewhere").iterdir())) == 2
+    for name, target, told in (("d", "/dev/null", "a device"), ("f", "gt", "a folder"), ("c", "c", "form a circle")):
+        Path(name).symlink_to(target)
+        assert told in refused(capsys, *command, name)
+        assert os.readlink(name) == target
+
+
 @contextmanager
 def full() -> Iterator[None]:
     yield

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from fdta.errors import InputError
-from fdta.files import check_replaceable
+from fdta.files import check_outputs, check_replaceable
 
 COMMANDS = {
     "params": "show and check what params.yaml runs",
@@ -149,6 +149,16 @@ def output_file(text: str) -> Path:
     """
     check_replaceable(Path(text))
     return Path(text)
+
+
+def check_project_outputs(options: argparse.Namespace, *outputs: Path | None) -> None:
+    """Reject outputs of a command on finished runs that would replace what it reads of the project.
+
+    Raises:
+        InputError: see `fdta.files.check_outputs`.
+    """
+    read = ("data", "detections", "models", "scores", "tracks", "server-scores.yaml")
+    check_outputs(outputs, [options.params, *(options.root / name for name in read)])
 
 
 PRECISIONS = ("float32", "bfloat16", "float16")

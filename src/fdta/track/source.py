@@ -39,10 +39,10 @@ class VideoSource:
 
 def is_split(path: Path) -> bool:
     """Whether `path` is a folder of sequences: it holds folders of sequences, or at least neither is one nor images."""
-    if not path.is_dir() or _is_sequence(path):
+    if not path.is_dir() or is_sequence(path):
         return False
     inside = list(path.iterdir())
-    return any(map(_is_sequence, inside)) or (bool(inside) and not _folder_images(path))
+    return any(map(is_sequence, inside)) or (bool(inside) and not _folder_images(path))
 
 
 def open_source(given: str) -> VideoSource:
@@ -57,7 +57,7 @@ def open_source(given: str) -> VideoSource:
     """
     path = Path(given)
     if path.is_dir():
-        if _is_sequence(path):
+        if is_sequence(path):
             sequence = read_sequence(path)
             return VideoSource(sequence.name, sequence.rate, sequence.frames, sequence_images(sequence))
         paths = _folder_images(path)
@@ -100,7 +100,8 @@ def sequence_images(sequence: Sequence, step: int = 1) -> Images:
     return _decoded(sequence.image, range(1, sequence.frames + 1, step))
 
 
-def _is_sequence(path: Path) -> bool:
+def is_sequence(path: Path) -> bool:
+    """Whether `path` is the folder of a sequence."""
     return (path / "seqinfo.ini").is_file()
 
 
