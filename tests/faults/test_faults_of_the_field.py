@@ -32,6 +32,7 @@ from fdta.experiment.params import Experiment
 from fdta.experiment.steps import Steps
 from fdta.files import OWN, locked, whole_file, whole_folder
 from fdta.names import Run
+from fdta.track.source import open_source
 
 ROW = "1,1,2,3,10,12,1,1,1\n"
 
@@ -447,9 +448,25 @@ def test_a_job_waits_for_another_process_that_makes_the_same(caplog: pytest.LogC
 
 
 def test_more_identities_than_the_scoring_can_hold() -> None:
-    rows = "".join(f"1,{identity},{identity},3,10,12,1,1,1\n" for identity in range(8000))
-    with pytest.raises(InputError, match=r"gt\.txt: 8000 identities and 8000 tracks are too many"):
+    rows = "".join(f"1,{identity},{identity},3,10,12,1,1,1\n" for identity in range(3000))
+    with pytest.raises(InputError, match=r"gt\.txt: 3000 identities and 3000 tracks are too many"):
         scored(rows, rows)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "told"),
+    [
+        ("%d.jpg", "2.jpg: missing, the images run from 1.jpg to 20240101120000.jpg"),
+        ("%0999999999d.jpg", "names of files have at most 255 letters"),
+        ("%99999999999999999999d.jpg", "names of files have at most 255 letters"),
+    ],
+)
+def test_image_patterns_of_many_numbers(pattern: str, told: str) -> None:
+    Path("gap").mkdir()
+    for name in ("1.jpg", "20240101120000.jpg"):
+        Image.new("RGB", (8, 8)).save(f"gap/{name}")
+    with pytest.raises(InputError, match=told):
+        open_source(f"gap/{pattern}")
 
 
 @pytest.mark.parametrize("decode", [[], ["--decode"]])

@@ -16,8 +16,9 @@ from fdta.errors import InputError
 from fdta.evaluate.preprocessing import DISTRACTORS, preprocessing_of, scored_boxes
 from fdta.evaluate.settings import Preprocessing
 
-MOST_PAIRS, MOST_IDENTITIES = 25_000_000, 15_000
-"""Of identities and tracks of one sequence. By the sizes of TrackEval's arrays they take about 4 and 7 GB."""
+MOST_PAIRS, MOST_IDENTITIES = 7_000_000, 10_000
+"""Of identities and tracks of one sequence. Either way scoring takes at most about 1.7 GB, nearly all of it TrackEval's
+arrays: 200 bytes a pair in HOTA, and 16 bytes for each pair of both together in Identity."""
 _LOG = logging.getLogger(__name__)
 COMBINED = "combined"
 """Name of the entry over all sequences; the others have the names of their sequences."""

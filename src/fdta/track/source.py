@@ -24,6 +24,12 @@ Images = Generator[np.ndarray, None, None]
 """(H, W, 3) uint8 RGB, all of one size."""
 
 
+_NUMBER = "%([0-9]*)d"
+"""Of an image pattern."""
+_MOST_DIGITS = 255
+"""Of a number in the name of a file."""
+
+
 @dataclass(frozen=True)
 class VideoSource:
     """A video, wherever its images come from."""
@@ -70,7 +76,7 @@ def open_source(given: str) -> VideoSource:
         return _open_images(path.stem, [path]) if path.suffix.lower() in IMAGE_EXTENSIONS else _open_video(path)
     if given.isdecimal():
         return _open_webcam(int(given))
-    if re.search(r"%\d*d", path.name):
+    if re.search(_NUMBER, path.name):
         return _open_pattern(path)
     raise InputError(
         f"{path}: no such file or folder; give a video, a folder of images, frames/%06d.jpg or a webcam's index"
@@ -130,16 +136,25 @@ def _decoded(decode: Callable[[Key], np.ndarray], keys: Iterable[Key]) -> Images
 
 
 def _open_pattern(pattern: Path) -> VideoSource:
-    before, digits, after = re.split(r"%(\d*)d", pattern.name, maxsplit=1)
+    before, digits, after = re.split(_NUMBER, pattern.name, maxsplit=1)
+    if len(digits) > 9 or int(digits or 0) > _MOST_DIGITS:
+        raise InputError(f"{pattern}: names of files have at most {_MOST_DIGITS} letters; correct %{digits}d")
     wanted = re.compile(rf"{re.escape(before)}(\d+){re.escape(after)}")
     found = [wanted.fullmatch(path.name) for path in pattern.parent.iterdir()] if pattern.parent.is_dir() else []
     numbers = sorted(int(match[1]) for match in found if match)
     if not numbers:
         raise InputError(f"{pattern}: no such images; check folder, name and extension")
-    paths = [pattern.with_name(f"{before}{number:{digits}d}{after}") for number in range(numbers[0], numbers[-1] + 1)]
-    gap = next((path for path in paths if not path.is_file()), None)
-    if gap:
-        raise InputError(f"{gap}: missing, the images run from {paths[0].name} to {paths[-1].name}; copy it")
+
+    def image_path(number: int) -> Path:
+        return pattern.with_name(f"{before}{number:{digits}d}{after}")
+
+    paths = []
+    for number in range(numbers[0], numbers[-1] + 1):
+        path = image_path(number)
+        if not path.is_file():
+            first, last = image_path(numbers[0]), image_path(numbers[-1])
+            raise InputError(f"{path}: missing, the images run from {first.name} to {last.name}; copy it")
+        paths.append(path)
     return _open_images(pattern.parent.resolve().name, paths)
 
 
