@@ -495,3 +495,27 @@ def test_names_that_a_terminal_cannot_show(encoding: str) -> None:
 def test_a_name_that_is_no_unicode(capsys: pytest.CaptureFixture) -> None:
     Path("gt", os.fsdecode(b"a\xff")).mkdir(parents=True)
     assert "gt: 'a\\udcff' cannot name a sequence" in refused(capsys, "data", "check", "gt")
+
+
+@pytest.mark.parametrize("start", ["#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\na.ts\n", "<?xml?><MPD>", "ffconcat v"])
+def test_playlists_are_no_videos(start: str) -> None:
+    Path("live.mp4").write_text(start)
+    with pytest.raises(InputError, match=r"live\.mp4: a playlist, which names other files; give the video itself"):
+        open_source("live.mp4")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_pipes_and_links_to_nowhere_among_the_files(kind: str, capsys: pytest.CaptureFixture) -> None:
+    own()
+    for folder in ("src/train/a", "gt/a"):
+        image, truth = make_sequence(Path(folder)) / "img1/00000002.jpg", Path(folder) / "gt/gt.txt"
+        for path in (image, truth) if folder == "gt/a" else (image,):
+            path.unlink()
+            os.mkfifo(path) if kind == "pipe" else path.symlink_to("nowhere")
+    line = refused(capsys, "data", "import", "own", "src")
+    assert line.startswith("fdta: src/train/a/img1/00000002.jpg: is no file, or a link that leads to none; replace")
+    assert "gt/a/img1/00000002.jpg: is no file, or a link" in refused(capsys, "data", "check", "gt")
+    with pytest.raises(InputError, match=r"00000002\.jpg: is no file"):
+        list(open_source("gt/a/img1").images)
+    with pytest.raises(InputError, match=r"gt\.txt: is no file"):
+        read_split(Path("gt"))[0].ground_truth()

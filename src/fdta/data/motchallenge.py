@@ -9,6 +9,7 @@ from __future__ import annotations
 import configparser
 import hashlib
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -358,7 +359,20 @@ def write_image(path: Path, image: np.ndarray, quality: int = 95) -> None:
     path.write_bytes(data.tobytes())
 
 
+def check_file(path: Path, remedy: str) -> None:
+    """Reject what is no file to read, such as a pipe, for which reading would wait for ever.
+
+    Raises:
+        InputError: it is none; ends with `remedy`.
+    """
+    if not path.is_file():
+        # A link that leads nowhere is there, but does not exist.
+        what = "is no file, or a link that leads to none" if os.path.lexists(path) else "no such file"
+        raise InputError(f"{path}: {what}; {remedy}")
+
+
 def _read_image(path: Path, remedy: str) -> bytes:
+    check_file(path, remedy)
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -400,9 +414,10 @@ _Row = tuple[int, int, float, float, float, float, float, int]
 def parse_boxes(path: Path, frames: int | None) -> tuple[list[_Row], list[str]]:
     """Good rows (frame, identity, x, y, w, h, score, class) of the file `path`, and one line for each bad one."""
     try:
+        check_file(path, "boxes are expected there, one 'frame,identity,x,y,w,h' a line")
         text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        return [], [f"{path}: no such file; boxes are expected there, one 'frame,identity,x,y,w,h' a line"]
+    except InputError as error:
+        return [], [str(error)]
     except (UnicodeDecodeError, OSError) as error:
         return [], [f"{path}: cannot be read as text ({' '.join(str(error).split())}); replace the file"]
     rows: list[_Row] = []

@@ -75,7 +75,7 @@ def open_source(given: str) -> VideoSource:
     if path.is_file():
         return _open_images(path.stem, [path]) if path.suffix.lower() in IMAGE_EXTENSIONS else _open_video(path)
     if given.isdecimal():
-        return _open_webcam(int(given))
+        return _open_webcam(given)
     if re.search(_NUMBER, path.name):
         return _open_pattern(path)
     raise InputError(
@@ -176,7 +176,10 @@ def _open_images(name: str, paths: list[Path]) -> VideoSource:
     return VideoSource(name, 30.0, len(paths), read())
 
 
-def _open_webcam(index: int) -> VideoSource:
+def _open_webcam(given: str) -> VideoSource:
+    if len(given) > 4:
+        raise InputError(f"webcam {given}: no such webcam, they count from 0; give a smaller index")
+    index = int(given)
     level = cv2.utils.logging.getLogLevel()
     # OpenCV would tell of each of its ways to open a camera.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -201,9 +204,15 @@ def _open_webcam(index: int) -> VideoSource:
 
 
 def _open_video(path: Path) -> VideoSource:
+    with path.open("rb") as file:
+        start = file.read(4096)
+    # FFmpeg waits for ever for the next files of one that has no end.
+    if start.startswith((b"#EXTM3U", b"ffconcat")) or b"<MPD" in start:
+        raise InputError(f"{path}: a playlist, which names other files; give the video itself")
     try:
-        # A playlist that calls itself a video must not reach into the network.
-        container = av.open(str(path), options={"protocol_whitelist": "file"})
+        # Absolute: a name such as 12:30.mp4 is not a protocol. Nothing that calls itself a video may reach into the
+        # network.
+        container = av.open(str(path.absolute()), options={"protocol_whitelist": "file"})
     except (av.FFmpegError, ValueError):
         raise InputError(f"{path}: no video that can be read; is it whole, and a video?") from None
     if not container.streams.video:
