@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +20,8 @@ from fdta.errors import InputError
 
 OWN = ".made-by-fdta"
 """Empty file in a folder that was made here: such a folder may be replaced, no other."""
+LEFT_SECONDS = 60
+"""Age from which a temporary file that nobody writes may be removed."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -34,15 +39,45 @@ def whole_file(path: Path) -> Iterator[Path]:
     if path.is_symlink():
         path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
     temporary = path.with_name(f".{path.stem[:100]}.{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
-        with _naming(path):
+        with _naming(path), temporary.open("xb") as held:
+            _lock(held.fileno())
             yield temporary
             _sync(temporary)
             os.replace(temporary, path)
             _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of `whole_file` for `path` whose process was killed: nobody holds their lock."""
+    name = re.compile(rf"\.{re.escape(path.stem[:100])}\.[0-9a-f]{{8}}{re.escape(path.suffix)}")
+    with os.scandir(path.parent) as entries:
+        found = [Path(entry.path) for entry in entries if name.fullmatch(entry.name)]
+    for temporary in found:
+        try:
+            # One that another process has just made may not be locked yet.
+            if time.time() - temporary.lstat().st_mtime < LEFT_SECONDS:
+                continue
+            with temporary.open("rb") as file:
+                if _lock(file.fileno()):
+                    temporary.unlink()
+        except OSError:
+            # Removed meanwhile, or another user's.
+            continue
+
+
+def _lock(number: int) -> bool:
+    """Lock the open file until it is closed, or its process ends in whatever way; False: another has it, or there are
+    no locks here."""
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def check_replaceable(path: Path) -> None:

@@ -9,6 +9,7 @@ import io
 import logging
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -107,9 +108,10 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"fdta: this needs the package {package}; give pip install 'fdta[pipeline]'", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("fdta: stopped; what was finished is kept", file=sys.stderr)
-        return 130
+        # As a shell reports a process that ended on this signal.
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
     finally:
         logger.removeHandler(lines)
     return 0

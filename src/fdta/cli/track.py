@@ -105,8 +105,8 @@ def _track(options: argparse.Namespace) -> None:
     check_outputs(written, read)
     result = track_video(tracker, source, tracks, options.video, options.json, options.show_scores)
     print(f"{source.name}: {result.frames} frames, {result.identities} tracks: {', '.join(map(str, written))}")
-    if result.stopped:
-        raise KeyboardInterrupt
+    if result.stopped is not None:
+        raise KeyboardInterrupt(result.stopped)
 
 
 def _is_data_of(options: argparse.Namespace, run: Run) -> bool:

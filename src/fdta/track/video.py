@@ -23,6 +23,8 @@ from fdta.files import whole_file
 from fdta.track.pipeline import FrameTracks, Tracker
 from fdta.track.source import VideoSource
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, what schedulers send, and what a terminal that is closed sends."""
 TRAIL = 30
 """Frames that a trail is long."""
 
@@ -33,8 +35,8 @@ class VideoSummary:
 
     frames: int
     identities: int
-    stopped: bool
-    """By Ctrl-C, before the end of the video."""
+    stopped: int | None
+    """Signal that ended it before the end of the video: Ctrl-C, SIGTERM or SIGHUP."""
 
 
 def track_video(
@@ -45,7 +47,8 @@ def track_video(
     lines: Path | None = None,
     show_scores: bool = False,
 ) -> VideoSummary:
-    """Track `source` to its end, to Ctrl-C or to where it breaks; the files hold the frames up to there.
+    """Track `source` to its end, to where it breaks or to Ctrl-C, SIGTERM or SIGHUP; the files hold the frames up to
+    there.
 
     Args:
         tracker: before its first frame.
@@ -85,7 +88,7 @@ def track_video(
             raise broken[0]
     if broken and not interrupted:
         raise InputError(f"{broken[0]}; {frame} frames are in {tracks}")
-    return VideoSummary(frame, identities, bool(interrupted))
+    return VideoSummary(frame, identities, next(iter(interrupted), None))
 
 
 class Annotator:
@@ -205,19 +208,28 @@ def _up_to_defect(images: Iterator[np.ndarray]) -> tuple[Iterator[np.ndarray], l
 
 @contextmanager
 def _interruptible() -> Iterator[list[int]]:
-    """A list that Ctrl-C fills, so that no line is cut in the middle; a second Ctrl-C raises KeyboardInterrupt."""
+    """A list that the first signal of `STOPPING` fills, so that no line is cut in the middle.
+
+    A second one does what it does elsewhere. A signal that is ignored, as SIGHUP under nohup, stays ignored.
+    """
     signals: list[int] = []
 
     def note(number: int, _: object) -> None:
         signals.append(number)
-        signal.signal(signal.SIGINT, before)
+        restore()
 
-    before = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, note)
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, note)
     try:
         yield signals
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
 
 
 def _line(frame: int, tracks: FrameTracks) -> str:
