@@ -10,9 +10,11 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -32,7 +34,9 @@ from fdta.experiment.params import Experiment
 from fdta.experiment.steps import Steps
 from fdta.files import OWN, locked, whole_file, whole_folder
 from fdta.names import Run
+from fdta.track.pipeline import FrameTracks
 from fdta.track.source import open_source
+from fdta.track.video import AnnotatedVideo, VideoWriter
 
 ROW = "1,1,2,3,10,12,1,1,1\n"
 
@@ -519,3 +523,77 @@ def test_pipes_and_links_to_nowhere_among_the_files(kind: str, capsys: pytest.Ca
         list(open_source("gt/a/img1").images)
     with pytest.raises(InputError, match=r"gt\.txt: is no file"):
         read_split(Path("gt"))[0].ground_truth()
+
+
+def write_video(path: str, times: list[int] | None = None, frames: int = 12, size: tuple[int, int] = (64, 48)) -> None:
+    """A video of 25 frames a second, or of frames at `times` in milliseconds."""
+    with av.open(f"file:{path}", "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        (stream.width, stream.height), stream.pix_fmt = size, "yuv420p"
+        for number in range(len(times) if times else frames):
+            frame = av.VideoFrame.from_ndarray(np.full((size[1], size[0], 3), 20 * number, np.uint8), format="rgb24")
+            if times:
+                frame.pts, frame.time_base = times[number], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def test_names_that_ffmpeg_takes_for_a_protocol() -> None:
+    write_video("12:30.mp4")
+    assert len(list(open_source("12:30.mp4").images)) == 12
+    writer = VideoWriter(Path("3:4.mp4"), (48, 64, 3), 25)
+    writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.close()
+    assert len(list(open_source("3:4.mp4").images)) == 1
+
+
+def test_a_video_of_changing_rate_keeps_its_length() -> None:
+    write_video("v.mkv", [0, 40, 520, 560, 4000, 4040, 9000, 9040, 9080, 30000, 30040, 300000])
+    source = open_source("v.mkv")
+    assert source.length == 12 and source.length / source.rate == pytest.approx(300, rel=0.1)
+    write_video("even.mkv")
+    assert open_source("even.mkv").rate == 25
+
+
+@pytest.mark.parametrize("rate", [1e300, 1e-300])
+def test_rates_that_no_video_has(rate: float, capsys: pytest.CaptureFixture) -> None:
+    writer = VideoWriter(Path("v.mp4"), (48, 64, 3), rate)
+    writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.close()
+    scored(ROW)
+    seqinfo = Path("gt/a/seqinfo.ini")
+    seqinfo.write_text(seqinfo.read_text().replace("frameRate=25", f"frameRate={rate}"))
+    if rate > 1:
+        assert "the sides and the rate at most 100000" in refused(capsys, "data", "check", "gt")
+
+
+def test_images_that_no_encoder_takes(capfd: pytest.CaptureFixture) -> None:
+    video = AnnotatedVideo(Path("v.mp4"), (1, 20000, 3), 25)
+    tracks = FrameTracks(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    with pytest.raises(InputError, match="--video: images of 20000 x 2 pixels cannot be encoded"), closing(video):
+        for _ in range(3):
+            video.write(np.zeros((1, 20000, 3), np.uint8), tracks)
+    assert not capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("track 9999999999 --weights m.pt", "webcam 9999999999: no such webcam"),
+        ("track gt/a --weights m.pt --threads 99999999999999999999", "--threads 99999999999999999999: give a number"),
+        ("track gt/a --weights m.pt --threads 100000", "--threads 100000: give a number from 1 to"),
+    ],
+)
+def test_numbers_that_the_system_does_not_take(arguments: str, told: str, capsys: pytest.CaptureFixture) -> None:
+    assert told in refused(capsys, *arguments.split())
+
+
+@pytest.mark.parametrize(
+    "number", ["[" * 100_000, "1" * 400, "1" * 5000, "NaN", "1e9", '{"ID": "a", "gtboxes": ' + "[" * 100_000]
+)
+def test_annotations_that_no_parser_takes(number: str, capsys: pytest.CaptureFixture) -> None:
+    KINDS["odgt"].build(Path())
+    box = f'{{"tag": "person", "fbox": [{number}, 2, 3, 4]}}'
+    Path("a.odgt").write_text(number if number.startswith("{") else f'{{"ID": "a", "gtboxes": [{box}]}}\n')
+    assert "a.odgt: line 1 is " in refused(capsys, "data", "crowdhuman", "a.odgt", "images", "--output", "out")
+    assert not Path("out").exists()

@@ -28,6 +28,8 @@ MOST_FRAMES = 1_000_000
 """Of a sequence: 9 hours at 30 frames a second. More is a mistake of writing."""
 MOST_SIDE = 100_000
 """Of an image, in pixels."""
+MOST_RATE = 100_000
+"""Frames a second."""
 MOST_PIXELS = 1e7
 """Size of a coordinate."""
 
@@ -277,9 +279,10 @@ def read_seqinfo(folder: Path) -> Sequence:
         raise InputError(
             f"{path}: seqLength is {frames}, more than the {MOST_FRAMES} that a sequence may have; correct it"
         )
-    if not (0 < width <= MOST_SIDE and 0 < height <= MOST_SIDE and 0 < rate < math.inf):
+    if not (0 < width <= MOST_SIDE and 0 < height <= MOST_SIDE and 0 < rate <= MOST_RATE):
         raise InputError(
-            f"{path}: imWidth, imHeight and frameRate must be above 0, the sides at most {MOST_SIDE}; correct them"
+            f"{path}: imWidth, imHeight and frameRate must be above 0, the sides and the rate at most {MOST_SIDE}; "
+            f"correct them"
         )
     return Sequence(folder.name, folder, frames, width, height, rate, image_folder=_image_folder(section, path))
 

@@ -6,7 +6,9 @@ import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,6 +28,8 @@ Images = Generator[np.ndarray, None, None]
 
 _NUMBER = "%([0-9]*)d"
 """Of an image pattern."""
+_FROM_FILES = {"protocol_whitelist": "file"}
+"""Option of FFmpeg: a playlist that calls itself a video must not reach into the network."""
 _MOST_DIGITS = 255
 """Of a number in the name of a file."""
 
@@ -210,9 +214,8 @@ def _open_video(path: Path) -> VideoSource:
     if start.startswith((b"#EXTM3U", b"ffconcat")) or b"<MPD" in start:
         raise InputError(f"{path}: a playlist, which names other files; give the video itself")
     try:
-        # Absolute: a name such as 12:30.mp4 is not a protocol. Nothing that calls itself a video may reach into the
-        # network.
-        container = av.open(str(path.absolute()), options={"protocol_whitelist": "file"})
+        # Absolute, as FFmpeg takes the beginning of 12:30.mp4 for a protocol.
+        container = av.open(str(path.absolute()), options=_FROM_FILES)
     except (av.FFmpegError, ValueError):
         raise InputError(f"{path}: no video that can be read; is it whole, and a video?") from None
     if not container.streams.video:
@@ -221,7 +224,34 @@ def _open_video(path: Path) -> VideoSource:
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"  # Several frames at a time too: most videos have one slice a frame.
     rate = float(stream.average_rate or stream.guessed_rate or 30)
-    return VideoSource(path.stem, rate, stream.frames or None, _video_images(path, container, stream))
+    frames = stream.frames
+    if not frames:
+        # The container tells no number, and then FFmpeg's mean rate is that of the first frames.
+        frames, mean = _counted(path)
+        rate = mean if mean and abs(mean - rate) > rate / 20 else rate
+    return VideoSource(path.stem, rate, frames or None, _video_images(path, container, stream))
+
+
+def _counted(path: Path) -> tuple[int, float | None]:
+    """Number of frames of a video and their mean rate by its packets, which are read and not decoded."""
+    frames, seconds, last = 0, Fraction(), Fraction()
+    decoded: int | None = None
+    first: Fraction | None = None
+    with suppress(av.FFmpegError), av.open(str(path.absolute()), options=_FROM_FILES) as container:
+        for packet in container.demux(container.streams.video[0]):
+            if not packet.size:
+                continue
+            frames += 1
+            if packet.pts is None or packet.time_base is None:
+                continue
+            shown, before, decoded = packet.pts * packet.time_base, decoded, packet.dts
+            if first is None or (before is not None and decoded is not None and decoded < before):
+                # Where videos were put together, time may begin again.
+                seconds += last - (first or 0)
+                first = last = shown
+            first, last = min(first, shown), max(last, shown)
+    seconds += last - (first or 0)
+    return frames, float((frames - 1) / seconds) if seconds > 0 else None
 
 
 def _video_images(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> Images:

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from fdta.data.motchallenge import box_lines
+from fdta.data.motchallenge import MOST_RATE, box_lines
 from fdta.errors import InputError
 from fdta.files import whole_file
 from fdta.track.pipeline import FrameTracks, Tracker
@@ -25,6 +25,8 @@ from fdta.track.source import VideoSource
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, what schedulers send, and what a terminal that is closed sends."""
+SLOWEST = 10_000
+"""Most seconds that MP4 shows a frame."""
 TRAIL = 30
 """Frames that a trail is long."""
 
@@ -147,10 +149,11 @@ class VideoWriter:
 
     def __init__(self, path: Path, shape: tuple[int, ...], rate: float) -> None:
         """Open `path` for images of `shape` (H, W, 3) at `rate` frames a second."""
-        self._container = av.open(str(path), "w", format="mp4", options={"movflags": "faststart"})
-        self._stream = self._container.add_stream(
-            "libx264", rate=Fraction(rate).limit_denominator(1001), options={"preset": "veryfast", "crf": "23"}
-        )
+        # Absolute, as FFmpeg takes the beginning of 3:4.mp4 for a protocol. NTSC's rates are fractions of 1001.
+        self._container = av.open(str(path.absolute()), "w", format="mp4", options={"movflags": "faststart"})
+        rate = min(max(rate, 1 / SLOWEST), MOST_RATE)
+        fraction = Fraction(rate).limit_denominator(1001 if rate > 1 else SLOWEST)
+        self._stream = self._container.add_stream("libx264", rate=fraction, options={"preset": "veryfast", "crf": "23"})
         # The format halves the colours' resolution: sides must be even.
         self._pad = shape[0] % 2, shape[1] % 2
         self._stream.height, self._stream.width = shape[0] + self._pad[0], shape[1] + self._pad[1]
@@ -160,12 +163,20 @@ class VideoWriter:
         """Append `image` (H, W, 3) uint8 RGB."""
         if any(self._pad):
             image = cv2.copyMakeBorder(image, 0, self._pad[0], 0, self._pad[1], cv2.BORDER_REPLICATE)
-        self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        self._encode(av.VideoFrame.from_ndarray(image, format="rgb24"))
 
     def close(self) -> None:
         """Write what the encoder still holds, and the index of the file."""
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
+        with closing(self._container):
+            self._encode(None)
+
+    def _encode(self, frame: av.VideoFrame | None) -> None:
+        try:
+            packets = self._stream.encode(frame)
+        except av.error.ExternalError:
+            size = f"{self._stream.width} x {self._stream.height}"
+            raise InputError(f"--video: images of {size} pixels cannot be encoded as H.264; leave it out") from None
+        self._container.mux(packets)
 
 
 class AnnotatedVideo:
