@@ -597,3 +597,49 @@ def test_annotations_that_no_parser_takes(number: str, capsys: pytest.CaptureFix
     Path("a.odgt").write_text(number if number.startswith("{") else f'{{"ID": "a", "gtboxes": [{box}]}}\n')
     assert "a.odgt: line 1 is " in refused(capsys, "data", "crowdhuman", "a.odgt", "images", "--output", "out")
     assert not Path("out").exists()
+
+
+def test_more_images_than_the_length_says(capsys: pytest.CaptureFixture) -> None:
+    scored(ROW)
+    seqinfo = Path("gt/a/seqinfo.ini")
+    seqinfo.write_text(seqinfo.read_text().replace("seqLength=3", "seqLength=2"))
+    with pytest.raises(InputError, match=r"img1: has 3 images, but seqinfo.ini says seqLength=2; correct seqLength"):
+        open_source("gt/a")
+    assert "frame 3 is outside 1..2" in refused(capsys, "data", "check", "gt")
+
+
+@pytest.mark.parametrize("folder", ["nope", "."])
+def test_images_elsewhere_than_told(folder: str, capsys: pytest.CaptureFixture) -> None:
+    scored(ROW)
+    seqinfo = Path("gt/a/seqinfo.ini")
+    seqinfo.write_text(seqinfo.read_text().replace("imDir=img1", f"imDir={folder}"))
+    assert f"imDir is {folder}, where no images are, but img1 has 3" in refused(capsys, "data", "check", "gt")
+
+
+@pytest.mark.parametrize("part", ["gt/b/img1", "gt/b/gt", "tracks/b.txt"])
+def test_no_sequence_is_left_out_of_the_scores(part: str, capsys: pytest.CaptureFixture) -> None:
+    scored(ROW)
+    Path("gt/b").mkdir()
+    Path(part).mkdir() if part.startswith("gt") else Path(part).write_text(ROW)
+    line = refused(capsys, "score", "--ground-truth", "gt", "--tracks", "tracks", "--output", "s.json")
+    assert "gt/b/gt/gt.txt: no such file; 1 of 2 sequences have no ground truth" in line
+
+
+def test_ground_truth_without_a_box_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    assert scored("")["HOTA"] == 0
+    assert "gt/a/gt/gt.txt: no box, so every track of this sequence counts as false" in caplog.text
+
+
+def test_numbers_that_python_alone_reads(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(InputError, match=r"gt\.txt, line 1: column 'frame' is '1_0', not a number"):
+        scored("1_0,1,2,3,10,12,1,1,1\n")
+    seqinfo = Path("gt/a/seqinfo.ini")
+    seqinfo.write_text(seqinfo.read_text().replace("seqLength=3", "seqLength=0_3"))
+    score_it = ("score", "--ground-truth", "gt", "--tracks", "tracks", "--output", "s.json")
+    for command in (score_it, ("track", "gt/a", "--weights", "m.pt")):
+        assert "seqinfo.ini: " in refused(capsys, *command)
+
+
+@pytest.mark.parametrize("arguments", [["data", "import", "dancetrack", ""], ["track", ""], ["track", "a", "--root="]])
+def test_an_empty_argument(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert refused(capsys, *arguments).startswith(f"fdta: {arguments[0]}: an argument is empty")

@@ -156,7 +156,13 @@ def _check_sequence(folder: Path, decode: bool, form: Form) -> SequenceReport:
     else:
         frames = report.frames = sequence.frames
         names = image_names(folder / sequence.image_folder)
-        report.images = bool(names)
+        elsewhere = {} if names else image_names(folder / "img1")
+        report.images = bool(names or elsewhere)
+        if elsewhere:
+            report.defects.append(
+                f"{folder / 'seqinfo.ini'}: imDir is {sequence.image_folder}, where no images are, but img1 has "
+                f"{len(elsewhere)}; correct imDir"
+            )
         if names:
             report.defects += _image_defects(sequence, names, decode, form)
         size = (sequence.width, sequence.height)

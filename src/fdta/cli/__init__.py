@@ -8,6 +8,7 @@ import importlib
 import io
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
@@ -76,6 +77,9 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        if any(re.fullmatch(r"(--[\w-]+=)?", argument) for argument in given):
+            # A path of no letters would be the current folder.
+            raise InputError(f"{' '.join(given[:1])}: an argument is empty; is a variable of the shell not set?")
         options = parser.parse_args(given)
         options.call(options)
     except InputError as error:

@@ -268,8 +268,8 @@ def read_seqinfo(folder: Path) -> Sequence:
     try:
         parser.read_string(path.read_text(encoding="utf-8-sig"))
         section = parser["Sequence"]
-        frames, width, height = (int(section[key]) for key in ("seqLength", "imWidth", "imHeight"))
-        rate = float(section.get("frameRate", "30"))
+        frames, width, height = (int(plain_number(section[key])) for key in ("seqLength", "imWidth", "imHeight"))
+        rate = float(plain_number(section.get("frameRate", "30")))
     except (configparser.Error, KeyError, ValueError, OverflowError) as error:
         what = " ".join(str(error).split())
         raise InputError(f"{path}: malformed ({what}); a sequence needs one with {_SEQINFO}") from None
@@ -285,6 +285,17 @@ def read_seqinfo(folder: Path) -> Sequence:
             f"correct them"
         )
     return Sequence(folder.name, folder, frames, width, height, rate, image_folder=_image_folder(section, path))
+
+
+def plain_number(text: str) -> str:
+    """`text`, of which Python also reads 1_0 as 10, where it is more likely a mistake.
+
+    Raises:
+        ValueError: it has such a mark.
+    """
+    if "_" in text:
+        raise ValueError(f"{text.strip()!r} is no number")
+    return text
 
 
 def _image_folder(section: configparser.SectionProxy, path: Path) -> str:
@@ -311,7 +322,7 @@ def read_sequence(folder: Path) -> Sequence:
 
     Raises:
         InputError: no such folder; seqinfo.ini is missing, malformed or says that the sequence is empty; there are no
-            images, or one is missing.
+            images, one is missing, or there are more than seqinfo.ini says.
     """
     told = read_seqinfo(folder)
     images = told.folder / told.image_folder
@@ -327,6 +338,11 @@ def read_sequence(folder: Path) -> Sequence:
             raise InputError(
                 f"{expected}: frame {frame} of {sequence.frames} is missing; copy it, or correct seqLength"
             )
+    if len(names) > sequence.frames:
+        raise InputError(
+            f"{images}: has {len(names)} images, but seqinfo.ini says seqLength={sequence.frames}; correct seqLength, or "
+            f"remove the images after it"
+        )
     return sequence
 
 
@@ -450,7 +466,7 @@ def _parse_line(line: str, frames: int | None) -> _Row:
     values = []
     for column, name in zip(columns, ("frame", "identity", "x", "y", "w", "h", "score", "8", "9", "10"), strict=False):
         try:
-            value = float(column)
+            value = float(plain_number(column))
         except ValueError:
             value = math.nan
         if not math.isfinite(value):

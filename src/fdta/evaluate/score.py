@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fdta.boxes import pairwise_iou, xywh_to_xyxy
-from fdta.data.motchallenge import MOST_FRAMES, Boxes, read_boxes
+from fdta.data.motchallenge import MOST_FRAMES, Boxes, plain_number, read_boxes
 from fdta.errors import InputError
 from fdta.evaluate.preprocessing import DISTRACTORS, preprocessing_of, scored_boxes
 from fdta.evaluate.settings import Preprocessing
@@ -67,7 +67,7 @@ def score(
     for folder, what in ((ground_truth, "ground truth"), (tracks, "tracks")):
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; it should hold the {what}")
-    names = sorted(sequences) if sequences is not None else _sequences(ground_truth)
+    names = sorted(sequences) if sequences is not None else _sequences(ground_truth, tracks)
     if not names:
         raise InputError(f"{ground_truth}: no sequence to score; expected SEQUENCE/gt/gt.txt")
     if COMBINED in names:
@@ -85,6 +85,8 @@ def score(
     for name in names:
         gt_file, track_file = ground_truth / name / "gt" / "gt.txt", tracks / f"{name}.txt"
         truth, found = _read(gt_file, track_file)
+        if not len(truth.frames):
+            _LOG.warning("%s: no box, so every track of this sequence counts as false", gt_file)
         chosen = preprocessing or preprocessing_of(name)
         if preprocessing is None and chosen == "none":
             _warn_of_distractors(truth, gt_file)
@@ -124,9 +126,14 @@ def paired_difference(
     return float(differences.mean()), float(differences.std(ddof=1) / np.sqrt(len(names)))
 
 
-def _sequences(ground_truth: Path) -> list[str]:
+def _sequences(ground_truth: Path, tracks: Path) -> list[str]:
     folders = [path for path in sorted(ground_truth.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-    without = [path for path in folders if (path / "seqinfo.ini").is_file() and not (path / "gt/gt.txt").is_file()]
+
+    def is_sequence(path: Path) -> bool:
+        parts = (path / "seqinfo.ini", path / "img1", path / "gt", tracks / f"{path.name}.txt")
+        return any(part.exists() for part in parts)
+
+    without = [path for path in folders if is_sequence(path) and not (path / "gt/gt.txt").is_file()]
     if without:
         raise InputError(
             f"{without[0] / 'gt/gt.txt'}: no such file; {len(without)} of {len(folders)} sequences have no ground "
@@ -187,7 +194,7 @@ def _length(seqinfo: Path) -> int | None:
     parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read_string(seqinfo.read_text(encoding="utf-8-sig"))
-        frames = parser.getint("Sequence", "seqLength")
+        frames = int(plain_number(parser.get("Sequence", "seqLength")))
     except (configparser.Error, ValueError):
         raise InputError(f"{seqinfo}: [Sequence] seqLength is missing or no whole number") from None
     if not 1 <= frames <= MOST_FRAMES:
