@@ -643,3 +643,39 @@ def test_numbers_that_python_alone_reads(capsys: pytest.CaptureFixture) -> None:
 @pytest.mark.parametrize("arguments", [["data", "import", "dancetrack", ""], ["track", ""], ["track", "a", "--root="]])
 def test_an_empty_argument(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
     assert refused(capsys, *arguments).startswith(f"fdta: {arguments[0]}: an argument is empty")
+
+
+def test_files_that_may_not_be_read(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_video("v.mp4")
+    Path("m.pt").write_bytes(b"PK")
+    opened = Path.open
+
+    def forbidden(self: Path, *given: object, **named: object) -> object:
+        if self.name in ("v.mp4", "m.pt"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+        return opened(self, *given, **named)
+
+    monkeypatch.setattr(Path, "open", forbidden)
+    make_sequence(Path("gt/a"))
+    for arguments, name in (("track v.mp4 --weights m.pt", "v.mp4"), ("track gt/a --weights m.pt", "m.pt")):
+        told = f"fdta: {name}: Permission denied; allow it with chmod, or choose another place"
+        assert refused(capsys, *arguments.split()) == told
+
+
+@pytest.mark.parametrize("text", [b"a: \xff\xfe\n", b"a: \x00\n"])
+def test_settings_that_are_no_text(text: bytes, capsys: pytest.CaptureFixture) -> None:
+    Path("params.yaml").write_bytes(text)
+    assert "params.yaml: is no valid YAML" in refused(capsys, "params", "check")
+
+
+def test_kinds_of_files_that_are_confused(capsys: pytest.CaptureFixture) -> None:
+    make_sequence(Path("gt/a"))
+    Path("m.pt").write_bytes(Path("gt/a/img1/00000001.jpg").read_bytes())
+    line = refused(capsys, "track", "gt/a", "--weights", "m.pt")
+    assert "m.pt: broken or no checkpoint" in line and "weights_only" not in line
+    Path("bmp").mkdir()
+    Path("bmp/1.bmp").write_bytes(b"BM")
+    assert "bmp: no images; expected .jpg" in refused(capsys, "track", "bmp", "--weights", "m.pt", "--video", "a.mp4")
+    line = refused(capsys, "track", "gt/a", "--weights", "m.pt", "--video", "x.gif")
+    assert line == "fdta: x.gif: the annotated video is MP4; give a name that ends in .mp4"
+    assert refused(capsys, "params", "check", "--params", "bmp") == "fdta: bmp: is a folder; give the name of a file"

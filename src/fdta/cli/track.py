@@ -78,6 +78,8 @@ def _track(options: argparse.Namespace) -> None:
     for path in (options.output, options.video, options.json):
         if path is not None and not split and path.suffix.lower() in IMAGE_EXTENSIONS:
             raise InputError(f"{path}: is called as an image, which is not written; choose another name")
+    if options.video is not None and options.video.suffix.lower() not in (".mp4", ".m4v"):
+        raise InputError(f"{options.video}: the annotated video is MP4; give a name that ends in .mp4")
     source = None if split else open_source(options.input)
     # A folder of images may hold outputs too, but none that is called as an image.
     read = [

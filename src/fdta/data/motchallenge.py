@@ -340,8 +340,8 @@ def read_sequence(folder: Path) -> Sequence:
             )
     if len(names) > sequence.frames:
         raise InputError(
-            f"{images}: has {len(names)} images, but seqinfo.ini says seqLength={sequence.frames}; correct seqLength, or "
-            f"remove the images after it"
+            f"{images}: has {len(names)} images, but seqinfo.ini says seqLength={sequence.frames}; correct it, or "
+            f"remove the images beyond"
         )
     return sequence
 

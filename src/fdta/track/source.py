@@ -48,10 +48,10 @@ class VideoSource:
 
 
 def is_split(path: Path) -> bool:
-    """Whether `path` is a folder of sequences: it holds folders of sequences, or at least neither is one nor images."""
+    """Whether `path` is a folder of sequences: it holds folders of sequences, or at least folders and no images."""
     if not path.is_dir() or is_sequence(path):
         return False
-    inside = list(path.iterdir())
+    inside = [each for each in path.iterdir() if each.is_dir()]
     return any(map(is_sequence, inside)) or (bool(inside) and not _folder_images(path))
 
 
