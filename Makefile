@@ -1,6 +1,6 @@
 # make tables   every table of the paper, on the rendered benchmark (about 50 minutes on two cores)
 # make report   the tables and figures on one page, results/report.html
-# make smoke    the same workflow cut down to two minutes, in the folder smoke; its numbers mean nothing
+# make smoke    the same workflow cut down to three minutes, in the folder smoke; its numbers mean nothing
 # make fuzz     malformed files for MINUTES=30, in parallel, with a summary by place of failure
 # make kill     the smoke workflow killed N=50 times at random moments, compared with an undisturbed one
 # make lint     style, types and the direction of imports

@@ -4,7 +4,7 @@
 
 It needs torch, the packages of the model (numpy, scipy, opencv-python, pillow, av, pydantic, pyyaml, tabulate, tqdm,
 filelock) and pytest, but nothing of the pipeline. Every part is a process of its own with a limit of time; one that
-fails is reported, and the next one starts. FOLDER/gpu.json is written after each part, and FOLDER/gpu.md from it.
+fails is reported, and the next one starts. The JSON and the tables from it are written to the folder after each part.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ END = 2000
 def main(arguments: list[str] | None = None) -> int:
     """Run all parts; returns 1 if one of them failed."""
     parser = argparse.ArgumentParser(prog="benchmarks/gpu.py", description="Measure everything on a GPU.")
-    parser.add_argument("--output", type=Path, default=Path("gpu"), metavar="FOLDER", help="of gpu.json and gpu.md")
+    parser.add_argument("--output", type=Path, default=Path("gpu"), metavar="FOLDER", help="of the JSON and the tables")
     parser.add_argument("--video", type=Path, metavar="FILE", help="video to track")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: to try the script")
     parser.add_argument("--size", type=int, nargs=2, default=(800, 1422), metavar=("H", "W"), help="of a frame")
@@ -111,7 +111,7 @@ def _decoded(output: bytes | str | None) -> str:
 
 
 def write(folder: Path, found: dict[str, Any]) -> None:
-    """Write gpu.json and gpu.md."""
+    """Write the JSON and the tables."""
     (folder / "gpu.json").write_text(json.dumps(found, indent=1))
     (folder / "gpu.md").write_text(markdown(found))
 

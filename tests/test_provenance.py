@@ -94,7 +94,7 @@ def test_what_makes_a_folder_stale(root: Path, spoil: Callable[[Path], object], 
 
 def test_what_makes_a_file_stale(root: Path):
     (root / "made/second.txt").write_text("a")
-    assert reasons(root, SECOND) == ("output made/second.txt is missing or cut short",)
+    assert reasons(root, SECOND) == ("output made/second.txt is missing or incomplete",)
 
 
 def test_a_changed_job_names_what_changed(root: Path):

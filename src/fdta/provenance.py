@@ -70,6 +70,8 @@ class Content:
     digest: str
     bytes: int | None = None
     """Size of a file; null for a folder."""
+    files: int | None = None
+    """In a folder, without hidden ones and the record."""
     modified: int | None = None
     """Of an input without a record: its time in nanoseconds, so that an untouched file is not read again."""
 
@@ -204,7 +206,7 @@ class Records:
         if record.key != job.key:
             return State(tuple(_changes(record, to_plain(job))), record)
         reasons = [
-            f"output {path} is missing or cut short"
+            f"output {path} is missing or incomplete"
             for path in job.outputs
             if path not in record.outputs or not self._is_there(path, record.outputs[path])
         ]
@@ -220,7 +222,7 @@ class Records:
     def _is_there(self, path: str, content: Content) -> bool:
         file = self.root / path
         if content.bytes is None:
-            return file.is_dir()
+            return file.is_dir() and content.files in (None, _number_of_files(file))
         try:
             return file.stat().st_size == content.bytes
         except OSError:
@@ -289,7 +291,8 @@ def contents(root: Path, job: Job) -> dict[str, Content]:
         if content is None and job.inputs[path] is None:
             raise InputError(f"{root / path}: no such file or folder; put it there, {job.outputs[0]} is made from it")
         if content is None:
-            raise InputError(f"{root / path}: not there; make it first, or run snakemake --cores all {job.outputs[0]}")
+            what = "incomplete or changed" if (root / path).exists() else "not there"
+            raise InputError(f"{root / path}: {what}; make it first, or run snakemake --cores all {job.outputs[0]}")
     return {path: content for path, content in found.items() if content is not None}
 
 
@@ -409,6 +412,14 @@ def _files(folder: Path) -> list[Path]:
     )
 
 
+def _number_of_files(folder: Path) -> int:
+    number = 0
+    for _, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        number += sum(not name.startswith(".") and name != RECORD for name in names)
+    return number
+
+
 def _working(root: Path, made: Making, output: str) -> Path:
     """Where `output` is before it is put in place."""
     for result, work in made._work.items():
@@ -421,7 +432,7 @@ def _working(root: Path, made: Making, output: str) -> Path:
 
 def _content(path: Path, digest: str | None) -> Content:
     if path.is_dir():
-        return Content(digest or folder_digest(path))
+        return Content(digest or folder_digest(path), files=_number_of_files(path))
     if not path.is_file():
         raise InputError(f"{path}: the step did not write it")
     return Content(digest or file_digest(path), path.stat().st_size)

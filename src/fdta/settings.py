@@ -51,7 +51,7 @@ WANTED = {
     "less_than": "below {lt}",
     "less_than_equal": "at most {le}",
     "too_long": "{max_length} values",
-    "too_short": "at least {min_length} values",
+    "too_short": "a list of at least {min_length}",
 }
 """Kind of pydantic's error -> what a value of this key must be."""
 
@@ -223,6 +223,9 @@ def expand(overrides: Any, where: str, path: Path) -> dict[str, Any]:
             value = expand({rest: value}, f"{where}.{head}", path)
         elif isinstance(value, dict):
             value = expand(value, f"{where}.{head}", path)
+        twice = sorted(flat(nested).keys() & flat({head: value}).keys())
+        if twice:
+            raise ParamsError(f"{path}: {where}.{twice[0]}: given twice; keep one of them")
         nested = merge(nested, {head: value})
     return nested
 

@@ -83,7 +83,7 @@ def test_overrides_rank_benchmark_dataset_variant():
         (["variants", "detector"], {}, "variants.detector: the name is taken"),
         (["variants", "sort"], {}, "variants.sort: the name is taken"),
         (["variants", "wide bins"], {}, "variants.'wide bins': use letters"),
-        (["seeds"], [], "seeds: must be at least 1 values, not []"),
+        (["seeds"], [], "seeds: must be a list of at least 1, not []"),
         (["seeds"], [0, 0], "seeds [0, 0] must be different"),
         (["seeds"], [-1], "seeds.0: must be at least 0"),
         (["benchmarks", "synthetic", "datasets", "dance", "counterpart"], "Dancetrack", "no table shows 'Dancetrack'"),

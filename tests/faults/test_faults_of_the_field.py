@@ -603,7 +603,7 @@ def test_more_images_than_the_length_says(capsys: pytest.CaptureFixture) -> None
     scored(ROW)
     seqinfo = Path("gt/a/seqinfo.ini")
     seqinfo.write_text(seqinfo.read_text().replace("seqLength=3", "seqLength=2"))
-    with pytest.raises(InputError, match=r"img1: has 3 images, but seqinfo.ini says seqLength=2; correct seqLength"):
+    with pytest.raises(InputError, match=r"img1: has 3 images, but seqinfo.ini says seqLength=2; correct it, or"):
         open_source("gt/a")
     assert "frame 3 is outside 1..2" in refused(capsys, "data", "check", "gt")
 

@@ -329,6 +329,27 @@ def test_a_run_is_traced_to_its_data(workspace):
     assert "models/smoke-appearance/detector/model.pt" in dict(links) and "data/smoke-dance/train" in dict(links)
 
 
+def test_a_damaged_result_is_found(copy, capsys):
+    shutil.copy(ROOT / "params.yaml", copy / "params.yaml")
+    command = ["trace", "smoke-dance/full/seed-0", "--benchmark", "smoke", "--params", str(copy / "params.yaml")]
+    command += ["--root", str(copy)]
+    assert main([*command, "--check"]) == 0
+    assert "results are as they were made" in capsys.readouterr().out.splitlines()[-1]
+    model = copy / "models/smoke-dance/full/seed-0/model.pt"
+    data = bytearray(model.read_bytes())
+    data[len(data) // 2] ^= 1
+    model.write_bytes(data)
+    truth = copy / "data/smoke-dance/train/dance-train-0001/gt/gt.txt"
+    truth.write_text(truth.read_text()[:-2] + "2\n")
+    assert main([*command, "--check"]) == 2
+    error = capsys.readouterr().err
+    assert "models/smoke-dance/full/seed-0/model.pt" in error and "data/smoke-dance/train" in error
+    (copy / "tracks/smoke-dance/full/seed-0/test/dance-test-0001.txt").unlink()
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert "cause    tracks/smoke-dance/full/seed-0/test: output tracks/smoke-dance/full/seed-0/test is missing" in told
+
+
 def test_trainings_wait_for_still_images(tmp_path):
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
     raw["benchmarks"]["smoke"]["settings"]["clip"] = {

@@ -13,7 +13,6 @@ from fdta.experiment.snapshot import read_snapshot, write_snapshot
 from fdta.experiment.steps import Steps
 from fdta.names import BASELINES, DETECTOR, Run
 
-from snakemake.exceptions import WorkflowError
 
 # params.yaml is read once for each start. Processes that Snakemake starts for single jobs read what it was then.
 PARAMS_FILE = Path(config.get("params", Path(workflow.basedir) / "params.yaml")).absolute()
@@ -25,9 +24,8 @@ try:
     STEPS = Steps(EXPERIMENT)
     STEPS.all()
 except InputError as error:
-    # Snakemake is silent about errors with --quiet all.
     print(f"fdta: {error}", file=sys.stderr)
-    raise WorkflowError(f"fdta: {error}") from None
+    raise SystemExit(2) from None
 BENCHMARK = EXPERIMENT.benchmark
 RENDERED = [name for name, data in BENCHMARK.datasets.items() if data.render is not None]
 CATALOGUED = [name for name in BENCHMARK.datasets if EXPERIMENT.source(name) is not None]
@@ -60,7 +58,8 @@ def step_of(find):
         try:
             return find(wildcards)
         except InputError as error:
-            raise WorkflowError(f"fdta: {error}") from None
+            print(f"fdta: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
 
     return found
 

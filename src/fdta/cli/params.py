@@ -48,6 +48,10 @@ def _check(options: argparse.Namespace) -> None:
         print(f"  {run}")
     for name, table in params.tables.items():
         print(f"{name}: {table.title} ({table.dataset}): {', '.join(table.rows.values())}")
+    shown = {row for table in params.tables.values() for row in table.rows.values()}
+    for name in params.variants:
+        if name not in shown:
+            print(f"variant {name}: in no table, so it runs only if you ask for its scores")
 
 
 def _reference(options: argparse.Namespace) -> None:

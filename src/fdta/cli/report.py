@@ -25,11 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     from fdta.cli.run import execute_or_write
+    from fdta.experiment.plan import require_scores
     from fdta.experiment.steps import Steps
     from fdta.report.page import write_page
 
     check_project_outputs(options, options.root / options.output)
     params = Experiment(options.params, options.benchmark)
+    require_scores(params, options.root)
     job = Steps(params, options.root).report().job
     execute_or_write(options, job, lambda: write_page(params, options.root, options.root / options.output))
     print(f"written: {options.output}")

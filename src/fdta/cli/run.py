@@ -163,10 +163,14 @@ def _map_split(output: str, folder: Path, made: Making) -> None:
     """Write the sequence map of the split `output`, which is still in `folder`, and take its digest from there."""
     from fdta.data.motchallenge import sequence_map_path, split_summary, write_sequence_map
 
-    names = [path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    names = _sequences(folder)
     summary = split_summary(folder, names)
     made.digests[output] = str(summary["digest"])
     write_sequence_map(sequence_map_path(made.root / output), names, summary)
+
+
+def _sequences(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
 
 
 def _get_data(job: jobs.DataJob, made: Making, compute: Compute) -> None:
@@ -177,8 +181,7 @@ def _get_data(job: jobs.DataJob, made: Making, compute: Compute) -> None:
     source: Source = job.source
     print(f"{source.title}: {source.licence}")
     folder = get_split(job.dataset, source, job.split, made.root / "data", made.root / "downloads")
-    names = [path.name for path in folder.iterdir() if path.is_dir()]
-    made.digests[job.outputs[0]] = str(split_summary(folder, names)["digest"])
+    made.digests[job.outputs[0]] = str(split_summary(folder, _sequences(folder))["digest"])
 
 
 def _get_checkpoint(job: jobs.CheckpointJob, made: Making, compute: Compute) -> None:
@@ -337,6 +340,23 @@ MAKERS: dict[type[jobs.Job], Callable[[Any, Making, Compute], None]] = {
     jobs.ReportJob: _report,
 }
 """Kind of job -> what makes its result."""
+
+
+def digest_now(job: jobs.Job, root: Path, output: str) -> str:
+    """The digest of `output` of `job` as its record has it, of what is there now; empty if nothing is."""
+    from fdta.data.motchallenge import split_summary
+    from fdta.provenance import file_digest, folder_digest, folder_listing
+
+    place = root / output
+    if place.is_file():
+        return file_digest(place)
+    if not place.is_dir():
+        return ""
+    if isinstance(job, jobs.RenderJob | jobs.DataJob):
+        return str(split_summary(place, _sequences(place))["digest"])
+    if isinstance(job, jobs.DepthJob):
+        return folder_listing(place) + origin(job, contents(root, job))
+    return folder_digest(place)
 
 
 def _train(job: jobs.TrainingJob, root: Path, compute: Compute, again: bool) -> None:

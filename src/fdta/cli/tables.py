@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from fdta.cli import add_description, add_params, check_project_outputs, output_file
-from fdta.errors import InputError
 from fdta.experiment.params import Experiment
 
 
@@ -26,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _tables(options: argparse.Namespace) -> None:
     from fdta.cli.run import execute_or_write
-    from fdta.experiment.plan import METRICS, TRAINING_CURVES, scores_path, table_baselines, table_runs
+    from fdta.experiment.plan import METRICS, TRAINING_CURVES, require_scores
     from fdta.experiment.steps import Steps
     from fdta.report.tables import write_tables
 
@@ -34,13 +33,7 @@ def _tables(options: argparse.Namespace) -> None:
     beside = [output.with_name(name) for name in (METRICS.name, TRAINING_CURVES.name)]
     check_project_outputs(options, output, *beside)
     params = Experiment(options.params, options.benchmark)
-    runs = [*table_runs(params), *table_baselines(params)]
-    scored = sum(scores_path(params, options.root, run).is_file() for run in runs)
-    if not scored:
-        raise InputError(
-            f"{options.root / 'scores'}: no run of benchmark {params.benchmark.name!r} is scored; score one with "
-            f"`fdta score`, or choose another benchmark with --benchmark"
-        )
+    scored, runs = require_scores(params, options.root)
     job = Steps(params, options.root).tables().job
     execute_or_write(options, job, lambda: write_tables(params, options.root, output))
-    print(f"written: {options.output}, benchmark {params.benchmark.name}, {scored} of {len(runs)} runs scored")
+    print(f"written: {options.output}, benchmark {params.benchmark.name}, {scored} of {runs} runs scored")

@@ -268,13 +268,19 @@ class Experiment:
         if not isinstance(name, str) or name not in self._benchmarks:
             raise ParamsError(f"{self.path}: benchmark: {name!r} is unknown; {suggestion(str(name), self._benchmarks)}")
         where = f"benchmarks.{name}"
-        raw = {"seeds": seeds, **self._inherited(name), "name": name}
+        inherited = self._inherited(name)
+        raw = {"seeds": seeds, **inherited, "name": name}
         if "datasets" in raw:
             raw["datasets"] = {
                 key: self._dataset(key, value, f"{where}.datasets.{key}")
                 for key, value in mapping(raw["datasets"], f"{where}.datasets", self.path).items()
             }
-        return read_settings(BenchmarkSettings, raw, where, self.path)
+        try:
+            return read_settings(BenchmarkSettings, raw, where, self.path)
+        except ParamsError as error:
+            if "seeds" in inherited:
+                raise
+            raise ParamsError(str(error).replace(f"{where}.seeds", "seeds")) from None
 
 
 def _preset(name: Any, path: Path) -> dict[str, Any]:

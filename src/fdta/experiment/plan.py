@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fdta.errors import InputError
 from fdta.experiment.paper import read_paper
 from fdta.experiment.params import Experiment
 from fdta.names import BASELINES, DETECTOR, Run
@@ -212,3 +213,19 @@ def _runs(params: Experiment, needed: dict[str, str]) -> list[Run]:
             if dataset and measured_by in needed:
                 runs += [Run(dataset, needed[measured_by], seed) for seed in params.benchmark.seeds]
     return list(dict.fromkeys(runs))
+
+
+def require_scores(experiment: Experiment, root: Path) -> tuple[int, int]:
+    """How many runs of the tables are scored in `root`, and how many there are.
+
+    Raises:
+        InputError: none is scored.
+    """
+    runs = [*table_runs(experiment), *table_baselines(experiment)]
+    scored = sum(scores_path(experiment, root, run).is_file() for run in runs)
+    if not scored:
+        raise InputError(
+            f"{root / 'scores'}: no run of benchmark {experiment.benchmark.name!r} is scored; score one with "
+            f"`fdta score`, or choose another benchmark with --benchmark"
+        )
+    return scored, len(runs)

@@ -28,6 +28,8 @@ from fdta.provenance import RECORD, Records, State
 
 J = TypeVar("J", bound=jobs.Job)
 HERE = Path()
+INHERITED = " is stale"
+"""End of the reason of a step whose input is not right."""
 SERVER_SCORES = Path("server-scores.yaml")
 OF_CLIPS = ("intervals", "groups", "occlusion", "switch")
 """Settings of clips that one frame at a time has no use for."""
@@ -62,7 +64,7 @@ class Steps:
         if record not in self._states:
             stale = [need.job.outputs[0] for need in step.needs if not self.state(need).fresh]
             own = self.records.state(step.job)
-            reasons = (*own.reasons, *(f"input {path} is stale" for path in stale))
+            reasons = (*own.reasons, *(f"input {path}{INHERITED}" for path in stale))
             self._states[record] = State(reasons, own.record)
         return self._states[record]
 

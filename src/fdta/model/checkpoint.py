@@ -70,7 +70,7 @@ def read(path: Path) -> Any:
                 if names:
                     name = names[0].removeprefix("builtins.")
                     raise InputError(
-                        f"{path}: refused, it wants to load or run {name}; nothing in it was run. {_CONVERT}"
+                        f"{path}: rejected, because it would load or run {name}; nothing in it was run. {_CONVERT}"
                     ) from None
             raise InputError(f"{path}: broken or no checkpoint; make it or fetch it anew") from None
 

@@ -57,9 +57,10 @@ def load_run(
     if path.is_file() or path.suffix:
         return load_tracker(path, device)
     run = Run.parse(weights)
-    model, settings, name = load_tracker(model_path(root, run), device)
     params = params or root / "params.yaml"
-    if params.is_file():
-        tracker = Experiment(params, benchmark).settings(run.dataset, run.variant).tracker
-        settings = replace(settings, tracker=tracker)
+    # First, because it knows the names.
+    planned = Experiment(params, benchmark).settings(run.dataset, run.variant) if params.is_file() else None
+    model, settings, name = load_tracker(model_path(root, run), device)
+    if planned is not None:
+        settings = replace(settings, tracker=planned.tracker)
     return model, settings, name
