@@ -98,5 +98,5 @@ def _export(options: argparse.Namespace) -> None:
     path = Path(options.weights)
     if not path.is_file():
         path = model_path(options.root, Run.parse(options.weights))
-    check_outputs([options.output], [path])
+    check_outputs([options.output], [path, options.root / "models"])
     print(f"written: {options.output} ({export_checkpoint(path, options.output)})")
