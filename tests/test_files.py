@@ -53,6 +53,29 @@ def test_file_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.b.txt"
+    killed = (
+        "import os, pathlib, sys; from fdta.files import whole_file\n"
+        "with whole_file(pathlib.Path(sys.argv[1])) as path: path.write_text('x'); os._exit(9)"
+    )
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", killed, str(path)]).returncode == 9
+    left = list(tmp_path.iterdir())
+    assert len(left) == 2
+    others = [tmp_path / name for name in (".a.b.0123456x.txt", ".a.b.01234567.json", ".a.01234567.txt", ".a.b.txt")]
+    for other in others:
+        other.write_text("kept")
+    for old in (left[0], *others):
+        os.utime(old, (0, 0))
+    with whole_file(path) as first:
+        # Old as it is, this one is in use.
+        os.utime(first, (0, 0))
+        with whole_file(path) as second:
+            assert first.exists() and second != first and not left[0].exists() and left[1].exists()
+    assert sorted(tmp_path.iterdir()) == sorted([path, left[1], *others])
+
+
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
 def test_file_system_without_fsync_of_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     fsync = os.fsync

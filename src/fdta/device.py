@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import cv2
 import torch
 
@@ -14,10 +16,12 @@ def choose_device(name: str, threads: int) -> torch.device:
     On CUDA, float32 is then float32 in convolutions too, as in the published trainer, where torch would use TF32.
 
     Raises:
-        InputError: CUDA is asked for and absent, or `threads` is not above 0.
+        InputError: CUDA is asked for and absent, or `threads` is not above 0 or far beyond the number of cores.
     """
-    if threads < 1:
-        raise InputError(f"--threads {threads}: give at least 1")
+    # More than the cores are no faster, but each takes memory, and the system has so many only.
+    most = max(64, 4 * (os.cpu_count() or 1))
+    if not 1 <= threads <= most:
+        raise InputError(f"--threads {threads}: give a number from 1 to {most}")
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     if name == "cuda" and not torch.cuda.is_available():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
+import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,8 @@ from fdta.errors import InputError
 
 OWN = ".made-by-fdta"
 """Empty file in a folder that was made here: such a folder may be replaced, no other."""
+LEFT_SECONDS = 60
+"""Age from which a temporary file that nobody writes may be removed."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -24,15 +29,21 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary path next to `path`. On success it replaces `path` and is on disk; on failure it is removed.
 
+    Where `path` is a link, what it leads to is written, and the link stays.
+
     Raises:
         InputError: see `check_replaceable`.
     """
     path = Path(path)
     check_replaceable(path)
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
     temporary = path.with_name(f".{path.stem[:100]}.{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
-        with _naming(path):
+        with _naming(path), temporary.open("xb") as held:
+            _lock(held.fileno())
             yield temporary
             _sync(temporary)
             os.replace(temporary, path)
@@ -41,17 +52,73 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of `whole_file` for `path` whose process was killed: nobody holds their lock."""
+    name = re.compile(rf"\.{re.escape(path.stem[:100])}\.[0-9a-f]{{8}}{re.escape(path.suffix)}")
+    with os.scandir(path.parent) as entries:
+        found = [Path(entry.path) for entry in entries if name.fullmatch(entry.name)]
+    for temporary in found:
+        try:
+            # One that another process has just made may not be locked yet.
+            if time.time() - temporary.lstat().st_mtime < LEFT_SECONDS:
+                continue
+            with temporary.open("rb") as file:
+                if _lock(file.fileno()):
+                    temporary.unlink()
+        except OSError:
+            # Removed meanwhile, or another user's.
+            continue
+
+
+def _lock(number: int) -> bool:
+    """Lock the open file until it is closed, or its process ends in whatever way; False: another has it, or there are
+    no locks here."""
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 def check_replaceable(path: Path) -> None:
     """Refuse to write a file to `path` where something else is.
 
     Raises:
-        InputError: there is a folder, a device, a pipe or a socket.
+        InputError: there is a folder, a device, a pipe or a socket, or a link to one, or a link in a circle.
     """
+    if Path(os.path.realpath(path)).is_symlink():
+        raise InputError(f"{path}: its links form a circle; remove them or choose another name")
     if path.is_file() or not path.exists():
         return
     kinds = ((path.is_dir(), "folder"), (path.is_fifo(), "pipe"), (path.is_socket(), "socket"))
     kind = next((name for found, name in kinds if found), "device")
     raise InputError(f"{path}: is a {kind}, which is not replaced; give the name of a file")
+
+
+def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | str | None]) -> None:
+    """Reject outputs of a command that would replace its inputs or each other.
+
+    Args:
+        outputs: files and folders to write; None is left out.
+        inputs: files and folders to read. Nothing may be written into a folder of them.
+
+    Raises:
+        InputError: an output is an input or in one, by whatever name or link, or two outputs are the same file.
+    """
+    read = {Path(os.path.realpath(path)): path for path in inputs if path is not None}
+    written: set[Path] = set()
+    for output in outputs:
+        if output is None:
+            continue
+        place = Path(os.path.realpath(output))
+        if place in written:
+            raise InputError(f"{output}: two outputs have this name; they must be different files, rename one")
+        written.add(place)
+        if place in read:
+            raise InputError(f"{output}: is an input; input and outputs must be different files, rename the output")
+        within = next((read[parent] for parent in place.parents if parent in read), None)
+        if within is not None:
+            raise InputError(f"{output}: is in the folder {within}, which is an input; write it to another folder")
 
 
 def check_own_folder(path: Path) -> None:

@@ -185,7 +185,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
-        raise ParamsError(f"{path}:{line} is no valid YAML: {getattr(error, 'problem', error)}") from None
+        what = " ".join(str(getattr(error, "problem", error)).split())
+        raise ParamsError(f"{path}:{line} is no valid YAML: {what}") from None
     if values > MOST_VALUES:
         raise ParamsError(f"{path}: its anchors (&, *) repeat values more than {MOST_VALUES} times; write it without")
     return mapping({} if value is None else value, "the file", path)

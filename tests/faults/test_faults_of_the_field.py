@@ -10,9 +10,11 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -32,6 +34,9 @@ from fdta.experiment.params import Experiment
 from fdta.experiment.steps import Steps
 from fdta.files import OWN, locked, whole_file, whole_folder
 from fdta.names import Run
+from fdta.track.pipeline import FrameTracks
+from fdta.track.source import open_source
+from fdta.track.video import AnnotatedVideo, VideoWriter
 
 ROW = "1,1,2,3,10,12,1,1,1\n"
 
@@ -245,6 +250,67 @@ def test_what_is_no_file_is_not_replaced(kind: str, capsys: pytest.CaptureFixtur
     assert place.stat().st_mode == before
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "track gt/a --weights m.pt --output gt/a/gt/gt.txt",
+        "track gt/a --weights m.pt --output gt/a/seqinfo.ini",
+        "track gt/a --weights m.pt --output link/seqinfo.ini",
+        "track gt/a/img1 --weights m.pt --json gt/a/img1/00000001.jpg",
+        "track gt/a/img1/%08d.jpg --weights m.pt --output gt/a/img1/00000001.jpg",
+        "track gt/a/img1 --weights m.pt --output m.pt",
+        "track gt/a/img1 --weights m.pt --output t.txt --json ./t.txt",
+        "track gt --weights m.pt --output gt/a",
+        "score --ground-truth gt --tracks tracks --output gt/a/gt/gt.txt",
+        "score --ground-truth gt --tracks tracks --output tracks/a.txt",
+        "weights import m.pt --output m.pt",
+        "weights export models/m.pt --output ./models/m.pt",
+        "weights get r50_deformable_detr_coco.pth --output params.yaml",
+        "weights get r50_deformable_detr_coco.pth --output m.pt",
+        "tables --output params.yaml",
+        "tables --output scores/t.md",
+        "tables --output metrics.json",
+        "report --output params.yaml",
+        "report --output link/report.html",
+        "similarity dance/full/seed-0 test --output params.yaml",
+        "submission dance/full/seed-0 --output params.yaml",
+        "mlflow sync --output params.yaml",
+        "figures tracks --output data/x.png",
+        "bench infer gt/a --weights m.pt --output m.pt",
+        "data crowdhuman m.pt gt --output gt/new",
+    ],
+)
+def test_outputs_replace_no_input(command: str, capsys: pytest.CaptureFixture) -> None:
+    scored(ROW)
+    Path("params.yaml").write_text(PARAMS)
+    for path in (Path("m.pt"), Path("models/m.pt")):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"PK")
+    Path("data").symlink_to("gt")
+    Path("link").symlink_to("gt/a")
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    line = refused(capsys, *command.split())
+    assert any(told in line for told in ("an input", "as an image", "two outputs", "is there already"))
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
+
+
+def test_outputs_that_are_links(capsys: pytest.CaptureFixture) -> None:
+    scored(ROW)
+    command = ("score", "--ground-truth", "gt", "--tracks", "tracks", "--output")
+    Path("elsewhere").mkdir()
+    for name in ("there.json", "new.json"):
+        Path(name).symlink_to(Path("elsewhere") / name)
+    Path("elsewhere/there.json").write_text("old")
+    for name in ("there.json", "new.json"):
+        assert main([*command, name]) == 0
+        assert Path(name).is_symlink() and json.loads(Path("elsewhere", name).read_text())["a"]["HOTA"] == 100
+    assert len(list(Path("elsewhere").iterdir())) == 2
+    for name, target, told in (("d", "/dev/null", "a device"), ("f", "gt", "a folder"), ("c", "c", "form a circle")):
+        Path(name).symlink_to(target)
+        assert told in refused(capsys, *command, name)
+        assert os.readlink(name) == target
+
+
 @contextmanager
 def full() -> Iterator[None]:
     yield
@@ -386,9 +452,25 @@ def test_a_job_waits_for_another_process_that_makes_the_same(caplog: pytest.LogC
 
 
 def test_more_identities_than_the_scoring_can_hold() -> None:
-    rows = "".join(f"1,{identity},{identity},3,10,12,1,1,1\n" for identity in range(8000))
-    with pytest.raises(InputError, match=r"gt\.txt: 8000 identities and 8000 tracks are too many"):
+    rows = "".join(f"1,{identity},{identity},3,10,12,1,1,1\n" for identity in range(3000))
+    with pytest.raises(InputError, match=r"gt\.txt: 3000 identities and 3000 tracks are too many"):
         scored(rows, rows)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "told"),
+    [
+        ("%d.jpg", "2.jpg: missing, the images run from 1.jpg to 20240101120000.jpg"),
+        ("%0999999999d.jpg", "names of files have at most 255 letters"),
+        ("%99999999999999999999d.jpg", "names of files have at most 255 letters"),
+    ],
+)
+def test_image_patterns_of_many_numbers(pattern: str, told: str) -> None:
+    Path("gap").mkdir()
+    for name in ("1.jpg", "20240101120000.jpg"):
+        Image.new("RGB", (8, 8)).save(f"gap/{name}")
+    with pytest.raises(InputError, match=told):
+        open_source(f"gap/{pattern}")
 
 
 @pytest.mark.parametrize("decode", [[], ["--decode"]])
@@ -417,3 +499,183 @@ def test_names_that_a_terminal_cannot_show(encoding: str) -> None:
 def test_a_name_that_is_no_unicode(capsys: pytest.CaptureFixture) -> None:
     Path("gt", os.fsdecode(b"a\xff")).mkdir(parents=True)
     assert "gt: 'a\\udcff' cannot name a sequence" in refused(capsys, "data", "check", "gt")
+
+
+@pytest.mark.parametrize("start", ["#EXTM3U\n#EXT-X-TARGETDURATION:1\na.ts\n", "<?xml?><MPD>", "ffconcat v"])
+def test_playlists_are_no_videos(start: str) -> None:
+    Path("live.mp4").write_text(start)
+    with pytest.raises(InputError, match=r"live\.mp4: a playlist, which names other files; give the video itself"):
+        open_source("live.mp4")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_pipes_and_links_to_nowhere_among_the_files(kind: str, capsys: pytest.CaptureFixture) -> None:
+    own()
+    for folder in ("src/train/a", "gt/a"):
+        image, truth = make_sequence(Path(folder)) / "img1/00000002.jpg", Path(folder) / "gt/gt.txt"
+        for path in (image, truth) if folder == "gt/a" else (image,):
+            path.unlink()
+            os.mkfifo(path) if kind == "pipe" else path.symlink_to("nowhere")
+    line = refused(capsys, "data", "import", "own", "src")
+    assert line.startswith("fdta: src/train/a/img1/00000002.jpg: is no file, or a link that leads to none; replace")
+    assert "gt/a/img1/00000002.jpg: is no file, or a link" in refused(capsys, "data", "check", "gt")
+    with pytest.raises(InputError, match=r"00000002\.jpg: is no file"):
+        list(open_source("gt/a/img1").images)
+    with pytest.raises(InputError, match=r"gt\.txt: is no file"):
+        read_split(Path("gt"))[0].ground_truth()
+
+
+def write_video(path: str, times: list[int] | None = None, frames: int = 12, size: tuple[int, int] = (64, 48)) -> None:
+    """A video of 25 frames a second, or of frames at `times` in milliseconds."""
+    with av.open(f"file:{path}", "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        (stream.width, stream.height), stream.pix_fmt = size, "yuv420p"
+        for number in range(len(times) if times else frames):
+            frame = av.VideoFrame.from_ndarray(np.full((size[1], size[0], 3), 20 * number, np.uint8), format="rgb24")
+            if times:
+                frame.pts, frame.time_base = times[number], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def test_names_that_ffmpeg_takes_for_a_protocol() -> None:
+    write_video("12:30.mp4")
+    assert len(list(open_source("12:30.mp4").images)) == 12
+    writer = VideoWriter(Path("3:4.mp4"), (48, 64, 3), 25)
+    writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.close()
+    assert len(list(open_source("3:4.mp4").images)) == 1
+
+
+def test_a_video_of_changing_rate_keeps_its_length() -> None:
+    write_video("v.mkv", [0, 40, 520, 560, 4000, 4040, 9000, 9040, 9080, 30000, 30040, 300000])
+    source = open_source("v.mkv")
+    assert source.length == 12 and source.length / source.rate == pytest.approx(300, rel=0.1)
+    write_video("even.mkv")
+    assert open_source("even.mkv").rate == 25
+
+
+@pytest.mark.parametrize("rate", [1e300, 1e-300])
+def test_rates_that_no_video_has(rate: float, capsys: pytest.CaptureFixture) -> None:
+    writer = VideoWriter(Path("v.mp4"), (48, 64, 3), rate)
+    writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.close()
+    scored(ROW)
+    seqinfo = Path("gt/a/seqinfo.ini")
+    seqinfo.write_text(seqinfo.read_text().replace("frameRate=25", f"frameRate={rate}"))
+    if rate > 1:
+        assert "the sides and the rate at most 100000" in refused(capsys, "data", "check", "gt")
+
+
+def test_images_that_no_encoder_takes(capfd: pytest.CaptureFixture) -> None:
+    video = AnnotatedVideo(Path("v.mp4"), (1, 20000, 3), 25)
+    tracks = FrameTracks(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    with pytest.raises(InputError, match="--video: images of 20000 x 2 pixels cannot be encoded"), closing(video):
+        for _ in range(3):
+            video.write(np.zeros((1, 20000, 3), np.uint8), tracks)
+    assert not capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("track 9999999999 --weights m.pt", "webcam 9999999999: no such webcam"),
+        ("track gt/a --weights m.pt --threads 99999999999999999999", "--threads 99999999999999999999: give a number"),
+        ("track gt/a --weights m.pt --threads 100000", "--threads 100000: give a number from 1 to"),
+    ],
+)
+def test_numbers_that_the_system_does_not_take(arguments: str, told: str, capsys: pytest.CaptureFixture) -> None:
+    assert told in refused(capsys, *arguments.split())
+
+
+@pytest.mark.parametrize(
+    "number", ["[" * 100_000, "1" * 400, "1" * 5000, "NaN", "1e9", '{"ID": "a", "gtboxes": ' + "[" * 100_000]
+)
+def test_annotations_that_no_parser_takes(number: str, capsys: pytest.CaptureFixture) -> None:
+    KINDS["odgt"].build(Path())
+    box = f'{{"tag": "person", "fbox": [{number}, 2, 3, 4]}}'
+    Path("a.odgt").write_text(number if number.startswith("{") else f'{{"ID": "a", "gtboxes": [{box}]}}\n')
+    assert "a.odgt: line 1 is " in refused(capsys, "data", "crowdhuman", "a.odgt", "images", "--output", "out")
+    assert not Path("out").exists()
+
+
+def test_more_images_than_the_length_says(capsys: pytest.CaptureFixture) -> None:
+    scored(ROW)
+    seqinfo = Path("gt/a/seqinfo.ini")
+    seqinfo.write_text(seqinfo.read_text().replace("seqLength=3", "seqLength=2"))
+    with pytest.raises(InputError, match=r"img1: has 3 images, but seqinfo.ini says seqLength=2; correct it, or"):
+        open_source("gt/a")
+    assert "frame 3 is outside 1..2" in refused(capsys, "data", "check", "gt")
+
+
+@pytest.mark.parametrize("folder", ["nope", "."])
+def test_images_elsewhere_than_told(folder: str, capsys: pytest.CaptureFixture) -> None:
+    scored(ROW)
+    seqinfo = Path("gt/a/seqinfo.ini")
+    seqinfo.write_text(seqinfo.read_text().replace("imDir=img1", f"imDir={folder}"))
+    assert f"imDir is {folder}, where no images are, but img1 has 3" in refused(capsys, "data", "check", "gt")
+
+
+@pytest.mark.parametrize("part", ["gt/b/img1", "gt/b/gt", "tracks/b.txt"])
+def test_no_sequence_is_left_out_of_the_scores(part: str, capsys: pytest.CaptureFixture) -> None:
+    scored(ROW)
+    Path("gt/b").mkdir()
+    Path(part).mkdir() if part.startswith("gt") else Path(part).write_text(ROW)
+    line = refused(capsys, "score", "--ground-truth", "gt", "--tracks", "tracks", "--output", "s.json")
+    assert "gt/b/gt/gt.txt: no such file; 1 of 2 sequences have no ground truth" in line
+
+
+def test_ground_truth_without_a_box_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    assert scored("")["HOTA"] == 0
+    assert "gt/a/gt/gt.txt: no box, so every track of this sequence counts as false" in caplog.text
+
+
+def test_numbers_that_python_alone_reads(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(InputError, match=r"gt\.txt, line 1: column 'frame' is '1_0', not a number"):
+        scored("1_0,1,2,3,10,12,1,1,1\n")
+    seqinfo = Path("gt/a/seqinfo.ini")
+    seqinfo.write_text(seqinfo.read_text().replace("seqLength=3", "seqLength=0_3"))
+    score_it = ("score", "--ground-truth", "gt", "--tracks", "tracks", "--output", "s.json")
+    for command in (score_it, ("track", "gt/a", "--weights", "m.pt")):
+        assert "seqinfo.ini: " in refused(capsys, *command)
+
+
+@pytest.mark.parametrize("arguments", [["data", "import", "dancetrack", ""], ["track", ""], ["track", "a", "--root="]])
+def test_an_empty_argument(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert refused(capsys, *arguments).startswith(f"fdta: {arguments[0]}: an argument is empty")
+
+
+def test_files_that_may_not_be_read(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_video("v.mp4")
+    Path("m.pt").write_bytes(b"PK")
+    opened = Path.open
+
+    def forbidden(self: Path, *given: object, **named: object) -> object:
+        if self.name in ("v.mp4", "m.pt"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+        return opened(self, *given, **named)
+
+    monkeypatch.setattr(Path, "open", forbidden)
+    make_sequence(Path("gt/a"))
+    for arguments, name in (("track v.mp4 --weights m.pt", "v.mp4"), ("track gt/a --weights m.pt", "m.pt")):
+        told = f"fdta: {name}: Permission denied; allow it with chmod, or choose another place"
+        assert refused(capsys, *arguments.split()) == told
+
+
+@pytest.mark.parametrize("text", [b"a: \xff\xfe\n", b"a: \x00\n"])
+def test_settings_that_are_no_text(text: bytes, capsys: pytest.CaptureFixture) -> None:
+    Path("params.yaml").write_bytes(text)
+    assert "params.yaml: is no valid YAML" in refused(capsys, "params", "check")
+
+
+def test_kinds_of_files_that_are_confused(capsys: pytest.CaptureFixture) -> None:
+    make_sequence(Path("gt/a"))
+    Path("m.pt").write_bytes(Path("gt/a/img1/00000001.jpg").read_bytes())
+    line = refused(capsys, "track", "gt/a", "--weights", "m.pt")
+    assert "m.pt: broken or no checkpoint" in line and "weights_only" not in line
+    Path("bmp").mkdir()
+    Path("bmp/1.bmp").write_bytes(b"BM")
+    assert "bmp: no images; expected .jpg" in refused(capsys, "track", "bmp", "--weights", "m.pt", "--video", "a.mp4")
+    line = refused(capsys, "track", "gt/a", "--weights", "m.pt", "--video", "x.gif")
+    assert line == "fdta: x.gif: the annotated video is MP4; give a name that ends in .mp4"
+    assert refused(capsys, "params", "check", "--params", "bmp") == "fdta: bmp: is a folder; give the name of a file"

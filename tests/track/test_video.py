@@ -205,24 +205,42 @@ def test_frames_after_a_lost_one_are_not_renumbered(clip, share):
         np.testing.assert_array_equal(image, wanted)
 
 
-def test_ctrl_c_leaves_whole_files(weights, clip, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_leave_whole_files(weights, clip, tmp_path, monkeypatch, capsys, number):
     track_images = Tracker.track
 
     def interrupted(self, images):
-        for number, tracked in enumerate(track_images(self, images), start=1):
-            if number == 5:
-                signal.raise_signal(signal.SIGINT)
+        for frame, tracked in enumerate(track_images(self, images), start=1):
+            if frame == 5:
+                signal.raise_signal(number)
             yield tracked
 
     monkeypatch.setattr(Tracker, "track", interrupted)
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(number)
     paths = [tmp_path / name for name in ("t.txt", "t.mp4", "t.jsonl")]
     options = ["--output", str(paths[0]), "--video", str(paths[1]), "--json", str(paths[2])]
-    assert track(weights, clip, *options) == 130
+    assert track(weights, clip, *options) == 128 + number
     assert "what was finished is kept" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(number) is before
     assert read_boxes(paths[0]).frames.max() == 5 == len(decoded(paths[1]))
     assert len([json.loads(line) for line in paths[2].read_text().splitlines()]) == 5
+
+
+def test_an_ignored_signal_stays_ignored(weights, clip, tmp_path, monkeypatch):
+    track_images = Tracker.track
+
+    def interrupted(self, images):
+        for tracked in track_images(self, images):
+            signal.raise_signal(signal.SIGHUP)
+            yield tracked
+
+    monkeypatch.setattr(Tracker, "track", interrupted)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert track(weights, clip, "--output", str(tmp_path / "t.txt")) == 0
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_source_is_read_a_few_frames_ahead(weights, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from fdta.acquire.catalogue import Form, Split
 from fdta.data.motchallenge import (
     Sequence,
     check_counting,
+    check_file,
     decode_image,
     image_names,
     parse_boxes,
@@ -121,6 +122,7 @@ def header_size(path: Path) -> tuple[int, int]:
     """
     from PIL import Image, UnidentifiedImageError
 
+    check_file(path, "copy the sequence again")
     try:
         with path.open("rb") as stream, Image.open(stream, formats=("JPEG", "PNG")) as image:
             stream.seek(max(0, path.stat().st_size - 4096))
@@ -128,8 +130,6 @@ def header_size(path: Path) -> tuple[int, int]:
             # Asked for the EXIF of a PNG that has none, Pillow decodes all of it.
             turned = "exif" in image.info and image.getexif().get(_ORIENTATION) in _QUARTER_TURNS
             size = image.size[::-1] if turned else image.size
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; copy the sequence again") from None
     except UnidentifiedImageError:
         # The decoder takes other formats too, also under these names (WebP from a browser).
         return _decoded_size(path)
@@ -156,7 +156,13 @@ def _check_sequence(folder: Path, decode: bool, form: Form) -> SequenceReport:
     else:
         frames = report.frames = sequence.frames
         names = image_names(folder / sequence.image_folder)
-        report.images = bool(names)
+        elsewhere = {} if names else image_names(folder / "img1")
+        report.images = bool(names or elsewhere)
+        if elsewhere:
+            report.defects.append(
+                f"{folder / 'seqinfo.ini'}: imDir is {sequence.image_folder}, where no images are, but img1 has "
+                f"{len(elsewhere)}; correct imDir"
+            )
         if names:
             report.defects += _image_defects(sequence, names, decode, form)
         size = (sequence.width, sequence.height)

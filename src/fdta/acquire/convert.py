@@ -12,7 +12,15 @@ from pathlib import Path, PurePosixPath
 
 from fdta.acquire.catalogue import Form, Source
 from fdta.acquire.check import header_size
-from fdta.data.motchallenge import Sequence, check_counting, image_names, is_image_name, read_seqinfo, write_seqinfo
+from fdta.data.motchallenge import (
+    Sequence,
+    check_counting,
+    check_file,
+    image_names,
+    is_image_name,
+    read_seqinfo,
+    write_seqinfo,
+)
 from fdta.errors import InputError
 from fdta.settings import named
 
@@ -172,6 +180,7 @@ class _Linker:
         self._copies = False
 
     def link(self, path: Path, target: Path) -> None:
+        check_file(path, "replace it or remove it")
         target.parent.mkdir(parents=True, exist_ok=True)
         if not self._copies:
             try:

@@ -12,7 +12,7 @@ from typing import Any
 
 import cv2
 
-from fdta.data.motchallenge import decode_image, sequence_map_path, split_summary, write_sequence_map
+from fdta.data.motchallenge import MOST_PIXELS, decode_image, sequence_map_path, split_summary, write_sequence_map
 from fdta.errors import InputError
 from fdta.files import link_or_copy, whole_folder
 
@@ -80,7 +80,9 @@ def _records(path: Path) -> Iterator[tuple[str, list[list[float]]]]:
             if not isinstance(identity, str) or Path(identity).name != identity or len(identity) > 200:
                 raise ValueError(f"the ID {str(identity)[:60]!r} is no file name")
             boxes = [_box(item) for item in record["gtboxes"] if _counts(item)]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except RecursionError:
+            raise InputError(f"{path}: line {number} is nested too deep; fetch the file again") from None
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             what = f"no {error}" if isinstance(error, KeyError) else error
             raise InputError(f"{path}: line {number} is malformed ({what}); fetch the file again") from None
         yield identity, [box for box in boxes if box[2] > 0 and box[3] > 0]
@@ -94,4 +96,6 @@ def _box(item: dict[str, Any]) -> list[float]:
     box = [float(value) for value in item["fbox"]]
     if len(box) != 4:
         raise ValueError(f"fbox has {len(box)} numbers, not 4")
+    if not all(abs(value) <= MOST_PIXELS for value in box):
+        raise ValueError(f"a number of fbox is beyond {MOST_PIXELS:g}")
     return box

@@ -8,12 +8,14 @@ import importlib
 import io
 import logging
 import os
+import re
 import shutil
+import signal
 import sys
 from pathlib import Path
 
 from fdta.errors import InputError
-from fdta.files import check_replaceable
+from fdta.files import check_outputs, check_replaceable
 
 COMMANDS = {
     "params": "show and check what params.yaml runs",
@@ -44,10 +46,10 @@ REMEDIES = {
     errno.EIO: "the disk or the connection to it fails, fix it or choose another folder",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ELOOP: "its links form a circle, fix them",
-    errno.EACCES: "choose a place where you may write",
+    errno.EACCES: "allow it with chmod, or choose another place",
     errno.EPERM: "choose a place where you may write",
     errno.EROFS: "choose a place where you may write",
-    errno.EISDIR: "it is a folder, give the name of a file",
+    errno.EISDIR: "give the name of a file",
     errno.ENOTDIR: "a file stands where a folder is needed, choose another place",
     errno.EEXIST: "a file stands where a folder is needed, choose another place",
 }
@@ -75,6 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        _reject_empty(given)
         options = parser.parse_args(given)
         options.call(options)
     except InputError as error:
@@ -90,10 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 2
         if error.errno not in REMEDIES and error.filename is None:
             raise
-        place = error.filename2 or error.filename or "the output folder"
-        room = _room(place) if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        remedy = REMEDIES.get(error.errno or 0, "fix it and run the command again")
-        print(f"fdta: {place}: {error.strerror}{room}; {remedy}", file=sys.stderr)
+        print(f"fdta: {_told(error)}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "allocate memory" not in str(error):
@@ -107,12 +107,28 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"fdta: this needs the package {package}; give pip install 'fdta[pipeline]'", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("fdta: stopped; what was finished is kept", file=sys.stderr)
-        return 130
+        # As a shell reports a process that ended on this signal.
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
     finally:
         logger.removeHandler(lines)
     return 0
+
+
+def _reject_empty(arguments: list[str]) -> None:
+    """Reject empty arguments: as a path one would be the current folder."""
+    if any(re.fullmatch(r"(--[\w-]+=)?", argument) for argument in arguments):
+        raise InputError(f"{arguments[0] or 'COMMAND'}: an argument is empty; is a variable of the shell not set?")
+
+
+def _told(error: OSError) -> str:
+    """An error of the file system in one line."""
+    place = error.filename2 or error.filename or "the output folder"
+    if error.errno == errno.EISDIR:
+        return f"{place}: is a folder; give the name of a file"
+    room = _room(place) if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return f"{place}: {error.strerror}{room}; {REMEDIES.get(error.errno or 0, 'fix it and run the command again')}"
 
 
 def _room(path: str) -> str:
@@ -149,6 +165,16 @@ def output_file(text: str) -> Path:
     """
     check_replaceable(Path(text))
     return Path(text)
+
+
+def check_project_outputs(options: argparse.Namespace, *outputs: Path | None) -> None:
+    """Reject outputs of a command on finished runs that would replace what it reads of the project.
+
+    Raises:
+        InputError: see `fdta.files.check_outputs`.
+    """
+    read = ("data", "detections", "models", "scores", "tracks", "server-scores.yaml")
+    check_outputs(outputs, [options.params, *(options.root / name for name in read)])
 
 
 PRECISIONS = ("float32", "bfloat16", "float16")

@@ -8,8 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fdta.cli import PRECISIONS, add_action, add_compute, add_description, add_params, add_precision, output_file
+from fdta.cli import (
+    PRECISIONS,
+    add_action,
+    add_compute,
+    add_description,
+    add_params,
+    add_precision,
+    check_project_outputs,
+    output_file,
+)
 from fdta.errors import InputError
+from fdta.files import check_outputs
 
 if TYPE_CHECKING:
     import torch
@@ -271,6 +281,7 @@ def _workflow(options: argparse.Namespace) -> None:
     from fdta.experiment.params import Experiment
     from fdta.settings import to_plain
 
+    check_project_outputs(options, options.output)
     found = costs(Experiment(options.params, options.benchmark), options.root)
     if not found:
         raise InputError(
@@ -356,6 +367,8 @@ def check(options: argparse.Namespace) -> None:
         raise InputError(f"--repeats {options.repeats}: measure at least once")
     if options.output is None:
         return
+    given = [getattr(options, name, None) for name in ("folder", "weights", "params")]
+    check_outputs([options.output], given)
     if options.output.is_dir():
         raise InputError(f"--output {options.output}: it is a folder, give the name of a file")
     above = next(parent for parent in options.output.absolute().parents if parent.exists())

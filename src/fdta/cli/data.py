@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from fdta.cli import add_action, add_params, add_root
 from fdta.errors import InputError
 from fdta.experiment.params import Experiment
+from fdta.files import check_outputs
 
 if TYPE_CHECKING:
     from fdta.acquire.catalogue import Source
@@ -93,6 +94,7 @@ def _import(options: argparse.Namespace) -> None:
 def _crowdhuman(options: argparse.Namespace) -> None:
     from fdta.acquire.crowdhuman import convert_crowdhuman
 
+    check_outputs([options.output], [options.annotations, options.images])
     sequences = convert_crowdhuman(options.annotations, options.images, options.output)
     print(f"whole: {options.output}, {sequences} sequences of one frame")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fdta.cli import add_action, add_description, add_params, output_file
+from fdta.cli import add_action, add_description, add_params, check_project_outputs, output_file
 from fdta.experiment.params import Experiment
 
 
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _sync(options: argparse.Namespace) -> None:
     from fdta.report.mlflow_sync import sync, write_state
 
+    check_project_outputs(options, options.output)
     params = Experiment(options.params, options.benchmark)
     state = sync(params, options.root, options.tracking_uri)
     output = options.output or options.root / "results" / f"mlflow-{params.benchmark.name}.json"

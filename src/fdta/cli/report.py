@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fdta.cli import add_description, add_params, output_file
+from fdta.cli import add_description, add_params, check_project_outputs, output_file
 from fdta.experiment.params import Experiment
 
 
@@ -29,6 +29,7 @@ def _report(options: argparse.Namespace) -> None:
     from fdta.experiment.steps import Steps
     from fdta.report.page import write_page
 
+    check_project_outputs(options, options.root / options.output)
     params = Experiment(options.params, options.benchmark)
     require_scores(params, options.root)
     job = Steps(params, options.root).report().job

@@ -30,11 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _score(options: argparse.Namespace) -> None:
     from fdta.evaluate.metrics import SCORES
     from fdta.evaluate.score import COMBINED, score
-    from fdta.files import write_json
+    from fdta.files import check_outputs, write_json
     from fdta.report.cells import Column, Number, Row, Table, Text
     from fdta.report.console import console_text
 
     preprocessing = None if options.preprocessing == "auto" else options.preprocessing
+    check_outputs([options.output], [options.ground_truth, *options.tracks.glob("*.txt")])
     scores = score(options.ground_truth, options.tracks, preprocessing=preprocessing)
     write_json(options.output, scores)
     numbers = [Number(scores[COMBINED][metric.name], metric) for metric in SCORES]

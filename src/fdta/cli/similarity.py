@@ -24,12 +24,13 @@ def _similarity(options: argparse.Namespace) -> None:
     from fdta.cli.run import execute_step
     from fdta.evaluate.similarity import measure_similarity
     from fdta.experiment.params import Experiment
-    from fdta.files import write_json
+    from fdta.files import check_outputs, write_json
 
     run = Run.parse(options.run)
     if options.output is None:
         execute_step(options, lambda steps: steps.similarity(run, options.split))
         return
+    check_outputs([options.output], [options.params, options.root / "detections"])
     settings = Experiment(options.params, options.benchmark).settings(run.dataset, run.variant)
     found = measure_similarity(
         options.root / "detections" / str(run) / options.split, settings.tracker.detection_threshold

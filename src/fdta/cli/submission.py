@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fdta.cli import add_description, add_params, add_root, output_file
+from fdta.cli import add_description, add_params, add_root, check_project_outputs, output_file
 from fdta.names import Run
 
 
@@ -31,6 +31,7 @@ def _submission(options: argparse.Namespace) -> None:
     if options.output is None:
         execute_step(options, lambda steps: steps.submission(run))
     else:
+        check_project_outputs(options, options.output)
         step = Steps(Experiment(options.params, options.benchmark), options.root).submission(run)
         assert isinstance(step.job, SubmissionJob)
         write_zip(step.job, options.root, options.output)

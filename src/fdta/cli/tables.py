@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fdta.cli import add_description, add_params, output_file
+from fdta.cli import add_description, add_params, check_project_outputs, output_file
 from fdta.experiment.params import Experiment
 
 
@@ -25,12 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _tables(options: argparse.Namespace) -> None:
     from fdta.cli.run import execute_or_write
-    from fdta.experiment.plan import require_scores
+    from fdta.experiment.plan import METRICS, TRAINING_CURVES, require_scores
     from fdta.experiment.steps import Steps
     from fdta.report.tables import write_tables
 
+    output = options.root / options.output
+    beside = [output.with_name(name) for name in (METRICS.name, TRAINING_CURVES.name)]
+    check_project_outputs(options, output, *beside)
     params = Experiment(options.params, options.benchmark)
     scored, runs = require_scores(params, options.root)
     job = Steps(params, options.root).tables().job
-    execute_or_write(options, job, lambda: write_tables(params, options.root, options.root / options.output))
+    execute_or_write(options, job, lambda: write_tables(params, options.root, output))
     print(f"written: {options.output}, benchmark {params.benchmark.name}, {scored} of {runs} runs scored")

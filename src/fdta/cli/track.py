@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fdta.cli import add_compute, add_description, add_params, add_precision, output_file
 from fdta.errors import InputError
-from fdta.files import check_replaceable
+from fdta.files import check_outputs, check_replaceable
 from fdta.names import Run
 from fdta.provenance import RECORD
 
@@ -45,11 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _track(options: argparse.Namespace) -> None:
     from fdta.cli.run import execute_step
+    from fdta.data.motchallenge import IMAGE_EXTENSIONS
     from fdta.device import choose_device
     from fdta.model.inference import optimized, precision
     from fdta.track.pipeline import Tracker
     from fdta.track.run import Part, track_split
-    from fdta.track.source import is_split, open_source
+    from fdta.track.source import is_sequence, is_split, open_source
     from fdta.track.video import track_video
     from fdta.track.weights import load_run
 
@@ -74,7 +75,19 @@ def _track(options: argparse.Namespace) -> None:
         return
     if options.output is not None and not split:
         check_replaceable(options.output)
+    for path in (options.output, options.video, options.json):
+        if path is not None and not split and path.suffix.lower() in IMAGE_EXTENSIONS:
+            raise InputError(f"{path}: is called as an image, which is not written; choose another name")
+    if options.video is not None and options.video.suffix.lower() not in (".mp4", ".m4v"):
+        raise InputError(f"{options.video}: the annotated video is MP4; give a name that ends in .mp4")
     source = None if split else open_source(options.input)
+    # A folder of images may hold outputs too, but none that is called as an image.
+    read = [
+        options.input if split or not Path(options.input).is_dir() or is_sequence(Path(options.input)) else None,
+        options.params,
+        options.root / "models" if run else options.weights,
+    ]
+    check_outputs([options.output, options.video, options.json], read)
     model, settings, name = load_run(options.weights, options.root, device, options.params, options.benchmark)
     tracker = Tracker(optimized(model, dtype), settings)
     if source is None:
@@ -85,18 +98,17 @@ def _track(options: argparse.Namespace) -> None:
         detections = (
             options.root / "detections" / name / folder.name if options.output is None else folder / "detections"
         )
+        check_outputs([folder, detections], read)
         track_split(tracker, Path(options.input), folder, detections, part)
         print(f"tracks: {folder}")
         return
     tracks = options.output or options.root / "tracks" / name / f"{source.name}.txt"
     written = [path for path in (tracks, options.video, options.json) if path]
-    places = [path.resolve() for path in written]
-    if len(set(places)) < len(places) or Path(options.input).resolve() in places:
-        raise InputError(f"{options.input}: input and outputs must be different files; rename an output")
+    check_outputs(written, read)
     result = track_video(tracker, source, tracks, options.video, options.json, options.show_scores)
     print(f"{source.name}: {result.frames} frames, {result.identities} tracks: {', '.join(map(str, written))}")
-    if result.stopped:
-        raise KeyboardInterrupt
+    if result.stopped is not None:
+        raise KeyboardInterrupt(result.stopped)
 
 
 def _is_data_of(options: argparse.Namespace, run: Run) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from fdta.cli import add_action, add_params, output_file
 from fdta.errors import InputError
 from fdta.experiment.params import Experiment
+from fdta.files import check_outputs
 from fdta.names import Run
 
 if TYPE_CHECKING:
@@ -46,8 +47,12 @@ def _get(options: argparse.Namespace) -> None:
     if options.file not in checkpoints:
         raise InputError(f"{options.file}: not in the catalogue, which has {', '.join(checkpoints)}")
     checkpoint = checkpoints[options.file]
-    print(f"{options.file}: {checkpoint.licence}")
     output = options.output or Path("pretrained") / options.file
+    check_outputs([output], [options.params])
+    if output.is_file() and output.name != options.file:
+        # What has the checkpoint's name is compared with its checksum, and removed if that differs.
+        raise InputError(f"{output}: is there already; remove it or give another name")
+    print(f"{options.file}: {checkpoint.licence}")
     fetch(checkpoint, output, f"checkpoints/{options.file}")
     print(f"whole: {output}")
 
@@ -59,6 +64,7 @@ def _import(options: argparse.Namespace) -> None:
     name = options.class_name
     if name is not None and name not in COCO_CLASSES and not name.isdecimal():
         raise InputError(f"--class {name}: give {', '.join(COCO_CLASSES)} or the number of a class")
+    check_outputs([options.output], [options.file])
     found = import_checkpoint(options.file, options.output, int(name) if name and name.isdecimal() else name)
     print(f"{options.file}: {found.kind}{' (the variant base)' if found.kind == 'MOTIP' else ''}")
     print(f"found: {_found(found)}; {len(found.state)} tensors")
@@ -92,4 +98,5 @@ def _export(options: argparse.Namespace) -> None:
     path = Path(options.weights)
     if not path.is_file():
         path = model_path(options.root, Run.parse(options.weights))
+    check_outputs([options.output], [path, options.root / "models"])
     print(f"written: {options.output} ({export_checkpoint(path, options.output)})")

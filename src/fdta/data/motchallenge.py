@@ -9,6 +9,7 @@ from __future__ import annotations
 import configparser
 import hashlib
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -27,6 +28,8 @@ MOST_FRAMES = 1_000_000
 """Of a sequence: 9 hours at 30 frames a second. More is a mistake of writing."""
 MOST_SIDE = 100_000
 """Of an image, in pixels."""
+MOST_RATE = 100_000
+"""Frames a second."""
 MOST_PIXELS = 1e7
 """Size of a coordinate."""
 
@@ -265,8 +268,8 @@ def read_seqinfo(folder: Path) -> Sequence:
     try:
         parser.read_string(path.read_text(encoding="utf-8-sig"))
         section = parser["Sequence"]
-        frames, width, height = (int(section[key]) for key in ("seqLength", "imWidth", "imHeight"))
-        rate = float(section.get("frameRate", "30"))
+        frames, width, height = (int(plain_number(section[key])) for key in ("seqLength", "imWidth", "imHeight"))
+        rate = float(plain_number(section.get("frameRate", "30")))
     except (configparser.Error, KeyError, ValueError, OverflowError) as error:
         what = " ".join(str(error).split())
         raise InputError(f"{path}: malformed ({what}); a sequence needs one with {_SEQINFO}") from None
@@ -276,11 +279,23 @@ def read_seqinfo(folder: Path) -> Sequence:
         raise InputError(
             f"{path}: seqLength is {frames}, more than the {MOST_FRAMES} that a sequence may have; correct it"
         )
-    if not (0 < width <= MOST_SIDE and 0 < height <= MOST_SIDE and 0 < rate < math.inf):
+    if not (0 < width <= MOST_SIDE and 0 < height <= MOST_SIDE and 0 < rate <= MOST_RATE):
         raise InputError(
-            f"{path}: imWidth, imHeight and frameRate must be above 0, the sides at most {MOST_SIDE}; correct them"
+            f"{path}: imWidth, imHeight and frameRate must be above 0, the sides and the rate at most {MOST_SIDE}; "
+            f"correct them"
         )
     return Sequence(folder.name, folder, frames, width, height, rate, image_folder=_image_folder(section, path))
+
+
+def plain_number(text: str) -> str:
+    """`text`, of which Python also reads 1_0 as 10, where it is more likely a mistake.
+
+    Raises:
+        ValueError: it has such a mark.
+    """
+    if "_" in text:
+        raise ValueError(f"{text.strip()!r} is no number")
+    return text
 
 
 def _image_folder(section: configparser.SectionProxy, path: Path) -> str:
@@ -307,7 +322,7 @@ def read_sequence(folder: Path) -> Sequence:
 
     Raises:
         InputError: no such folder; seqinfo.ini is missing, malformed or says that the sequence is empty; there are no
-            images, or one is missing.
+            images, one is missing, or there are more than seqinfo.ini says.
     """
     told = read_seqinfo(folder)
     images = told.folder / told.image_folder
@@ -323,6 +338,11 @@ def read_sequence(folder: Path) -> Sequence:
             raise InputError(
                 f"{expected}: frame {frame} of {sequence.frames} is missing; copy it, or correct seqLength"
             )
+    if len(names) > sequence.frames:
+        raise InputError(
+            f"{images}: has {len(names)} images, but seqinfo.ini says seqLength={sequence.frames}; correct it, or "
+            f"remove the images beyond"
+        )
     return sequence
 
 
@@ -358,7 +378,20 @@ def write_image(path: Path, image: np.ndarray, quality: int = 95) -> None:
     path.write_bytes(data.tobytes())
 
 
+def check_file(path: Path, remedy: str) -> None:
+    """Reject what is no file to read, such as a pipe, for which reading would wait for ever.
+
+    Raises:
+        InputError: it is none; ends with `remedy`.
+    """
+    if not path.is_file():
+        # A link that leads nowhere is there, but does not exist.
+        what = "is no file, or a link that leads to none" if os.path.lexists(path) else "no such file"
+        raise InputError(f"{path}: {what}; {remedy}")
+
+
 def _read_image(path: Path, remedy: str) -> bytes:
+    check_file(path, remedy)
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -400,9 +433,10 @@ _Row = tuple[int, int, float, float, float, float, float, int]
 def parse_boxes(path: Path, frames: int | None) -> tuple[list[_Row], list[str]]:
     """Good rows (frame, identity, x, y, w, h, score, class) of the file `path`, and one line for each bad one."""
     try:
+        check_file(path, "boxes are expected there, one 'frame,identity,x,y,w,h' a line")
         text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        return [], [f"{path}: no such file; boxes are expected there, one 'frame,identity,x,y,w,h' a line"]
+    except InputError as error:
+        return [], [str(error)]
     except (UnicodeDecodeError, OSError) as error:
         return [], [f"{path}: cannot be read as text ({' '.join(str(error).split())}); replace the file"]
     rows: list[_Row] = []
@@ -432,7 +466,7 @@ def _parse_line(line: str, frames: int | None) -> _Row:
     values = []
     for column, name in zip(columns, ("frame", "identity", "x", "y", "w", "h", "score", "8", "9", "10"), strict=False):
         try:
-            value = float(column)
+            value = float(plain_number(column))
         except ValueError:
             value = math.nan
         if not math.isfinite(value):

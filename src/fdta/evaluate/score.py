@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from fdta.boxes import pairwise_iou, xywh_to_xyxy
-from fdta.data.motchallenge import MOST_FRAMES, Boxes, read_boxes
+from fdta.data.motchallenge import MOST_FRAMES, Boxes, plain_number, read_boxes
 from fdta.errors import InputError
 from fdta.evaluate.preprocessing import DISTRACTORS, preprocessing_of, scored_boxes
 from fdta.evaluate.settings import Preprocessing
 
-MOST_PAIRS, MOST_IDENTITIES = 25_000_000, 15_000
-"""Of identities and tracks of one sequence. By the sizes of TrackEval's arrays they take about 4 and 7 GB."""
+MOST_PAIRS, MOST_IDENTITIES = 7_000_000, 10_000
+"""Of identities and tracks of one sequence. Either way scoring takes at most about 1.7 GB, nearly all of it TrackEval's
+arrays: 200 bytes a pair in HOTA, and 16 bytes for each pair of both together in Identity."""
 _LOG = logging.getLogger(__name__)
 COMBINED = "combined"
 """Name of the entry over all sequences; the others have the names of their sequences."""
@@ -66,7 +67,7 @@ def score(
     for folder, what in ((ground_truth, "ground truth"), (tracks, "tracks")):
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; it should hold the {what}")
-    names = sorted(sequences) if sequences is not None else _sequences(ground_truth)
+    names = sorted(sequences) if sequences is not None else _sequences(ground_truth, tracks)
     if not names:
         raise InputError(f"{ground_truth}: no sequence to score; expected SEQUENCE/gt/gt.txt")
     if COMBINED in names:
@@ -84,6 +85,8 @@ def score(
     for name in names:
         gt_file, track_file = ground_truth / name / "gt" / "gt.txt", tracks / f"{name}.txt"
         truth, found = _read(gt_file, track_file)
+        if not len(truth.frames):
+            _LOG.warning("%s: no box, so every track of this sequence counts as false", gt_file)
         chosen = preprocessing or preprocessing_of(name)
         if preprocessing is None and chosen == "none":
             _warn_of_distractors(truth, gt_file)
@@ -123,9 +126,14 @@ def paired_difference(
     return float(differences.mean()), float(differences.std(ddof=1) / np.sqrt(len(names)))
 
 
-def _sequences(ground_truth: Path) -> list[str]:
+def _sequences(ground_truth: Path, tracks: Path) -> list[str]:
     folders = [path for path in sorted(ground_truth.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-    without = [path for path in folders if (path / "seqinfo.ini").is_file() and not (path / "gt/gt.txt").is_file()]
+
+    def is_sequence(path: Path) -> bool:
+        parts = (path / "seqinfo.ini", path / "img1", path / "gt", tracks / f"{path.name}.txt")
+        return any(part.exists() for part in parts)
+
+    without = [path for path in folders if is_sequence(path) and not (path / "gt/gt.txt").is_file()]
     if without:
         raise InputError(
             f"{without[0] / 'gt/gt.txt'}: no such file; {len(without)} of {len(folders)} sequences have no ground "
@@ -186,7 +194,7 @@ def _length(seqinfo: Path) -> int | None:
     parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read_string(seqinfo.read_text(encoding="utf-8-sig"))
-        frames = parser.getint("Sequence", "seqLength")
+        frames = int(plain_number(parser.get("Sequence", "seqLength")))
     except (configparser.Error, ValueError):
         raise InputError(f"{seqinfo}: [Sequence] seqLength is missing or no whole number") from None
     if not 1 <= frames <= MOST_FRAMES:

@@ -206,6 +206,9 @@ def _other_form(start: bytes) -> str | None:
             "a safetensors file, which is not read here; convert it: load it with safetensors.torch.load_file and save "
             "what that gives with torch.save"
         )
+    # An archive, or a pickle as torch wrote them before archives.
+    if start and not start.startswith((b"PK", b"\x80")):
+        return "broken or no checkpoint: it does not begin as files of torch.save do; give the file of the weights"
     return None
 
 

@@ -6,7 +6,9 @@ import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +26,14 @@ Images = Generator[np.ndarray, None, None]
 """(H, W, 3) uint8 RGB, all of one size."""
 
 
+_NUMBER = "%([0-9]*)d"
+"""Of an image pattern."""
+_FROM_FILES = {"protocol_whitelist": "file"}
+"""Option of FFmpeg: a playlist that calls itself a video must not reach into the network."""
+_MOST_DIGITS = 255
+"""Of a number in the name of a file."""
+
+
 @dataclass(frozen=True)
 class VideoSource:
     """A video, wherever its images come from."""
@@ -38,11 +48,11 @@ class VideoSource:
 
 
 def is_split(path: Path) -> bool:
-    """Whether `path` is a folder of sequences: it holds folders of sequences, or at least neither is one nor images."""
-    if not path.is_dir() or _is_sequence(path):
+    """Whether `path` is a folder of sequences: it holds folders of sequences, or at least folders and no images."""
+    if not path.is_dir() or is_sequence(path):
         return False
-    inside = list(path.iterdir())
-    return any(map(_is_sequence, inside)) or (bool(inside) and not _folder_images(path))
+    inside = [each for each in path.iterdir() if each.is_dir()]
+    return any(map(is_sequence, inside)) or (bool(inside) and not _folder_images(path))
 
 
 def open_source(given: str) -> VideoSource:
@@ -57,7 +67,7 @@ def open_source(given: str) -> VideoSource:
     """
     path = Path(given)
     if path.is_dir():
-        if _is_sequence(path):
+        if is_sequence(path):
             sequence = read_sequence(path)
             return VideoSource(sequence.name, sequence.rate, sequence.frames, sequence_images(sequence))
         paths = _folder_images(path)
@@ -69,8 +79,8 @@ def open_source(given: str) -> VideoSource:
     if path.is_file():
         return _open_images(path.stem, [path]) if path.suffix.lower() in IMAGE_EXTENSIONS else _open_video(path)
     if given.isdecimal():
-        return _open_webcam(int(given))
-    if re.search(r"%\d*d", path.name):
+        return _open_webcam(given)
+    if re.search(_NUMBER, path.name):
         return _open_pattern(path)
     raise InputError(
         f"{path}: no such file or folder; give a video, a folder of images, frames/%06d.jpg or a webcam's index"
@@ -100,7 +110,8 @@ def sequence_images(sequence: Sequence, step: int = 1) -> Images:
     return _decoded(sequence.image, range(1, sequence.frames + 1, step))
 
 
-def _is_sequence(path: Path) -> bool:
+def is_sequence(path: Path) -> bool:
+    """Whether `path` is the folder of a sequence."""
     return (path / "seqinfo.ini").is_file()
 
 
@@ -129,16 +140,25 @@ def _decoded(decode: Callable[[Key], np.ndarray], keys: Iterable[Key]) -> Images
 
 
 def _open_pattern(pattern: Path) -> VideoSource:
-    before, digits, after = re.split(r"%(\d*)d", pattern.name, maxsplit=1)
+    before, digits, after = re.split(_NUMBER, pattern.name, maxsplit=1)
+    if len(digits) > 9 or int(digits or 0) > _MOST_DIGITS:
+        raise InputError(f"{pattern}: names of files have at most {_MOST_DIGITS} letters; correct %{digits}d")
     wanted = re.compile(rf"{re.escape(before)}(\d+){re.escape(after)}")
     found = [wanted.fullmatch(path.name) for path in pattern.parent.iterdir()] if pattern.parent.is_dir() else []
     numbers = sorted(int(match[1]) for match in found if match)
     if not numbers:
         raise InputError(f"{pattern}: no such images; check folder, name and extension")
-    paths = [pattern.with_name(f"{before}{number:{digits}d}{after}") for number in range(numbers[0], numbers[-1] + 1)]
-    gap = next((path for path in paths if not path.is_file()), None)
-    if gap:
-        raise InputError(f"{gap}: missing, the images run from {paths[0].name} to {paths[-1].name}; copy it")
+
+    def image_path(number: int) -> Path:
+        return pattern.with_name(f"{before}{number:{digits}d}{after}")
+
+    paths = []
+    for number in range(numbers[0], numbers[-1] + 1):
+        path = image_path(number)
+        if not path.is_file():
+            first, last = image_path(numbers[0]), image_path(numbers[-1])
+            raise InputError(f"{path}: missing, the images run from {first.name} to {last.name}; copy it")
+        paths.append(path)
     return _open_images(pattern.parent.resolve().name, paths)
 
 
@@ -160,7 +180,10 @@ def _open_images(name: str, paths: list[Path]) -> VideoSource:
     return VideoSource(name, 30.0, len(paths), read())
 
 
-def _open_webcam(index: int) -> VideoSource:
+def _open_webcam(given: str) -> VideoSource:
+    if len(given) > 4:
+        raise InputError(f"webcam {given}: no such webcam, they count from 0; give a smaller index")
+    index = int(given)
     level = cv2.utils.logging.getLogLevel()
     # OpenCV would tell of each of its ways to open a camera.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -185,9 +208,14 @@ def _open_webcam(index: int) -> VideoSource:
 
 
 def _open_video(path: Path) -> VideoSource:
+    with path.open("rb") as file:
+        start = file.read(4096)
+    # FFmpeg waits for ever for the next files of one that has no end.
+    if start.startswith((b"#EXTM3U", b"ffconcat")) or b"<MPD" in start:
+        raise InputError(f"{path}: a playlist, which names other files; give the video itself")
     try:
-        # A playlist that calls itself a video must not reach into the network.
-        container = av.open(str(path), options={"protocol_whitelist": "file"})
+        # Absolute, as FFmpeg takes the beginning of 12:30.mp4 for a protocol.
+        container = av.open(str(path.absolute()), options=_FROM_FILES)
     except (av.FFmpegError, ValueError):
         raise InputError(f"{path}: no video that can be read; is it whole, and a video?") from None
     if not container.streams.video:
@@ -196,7 +224,34 @@ def _open_video(path: Path) -> VideoSource:
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"  # Several frames at a time too: most videos have one slice a frame.
     rate = float(stream.average_rate or stream.guessed_rate or 30)
-    return VideoSource(path.stem, rate, stream.frames or None, _video_images(path, container, stream))
+    frames = stream.frames
+    if not frames:
+        # The container tells no number, and then FFmpeg's mean rate is that of the first frames.
+        frames, mean = _counted(path)
+        rate = mean if mean and abs(mean - rate) > rate / 20 else rate
+    return VideoSource(path.stem, rate, frames or None, _video_images(path, container, stream))
+
+
+def _counted(path: Path) -> tuple[int, float | None]:
+    """Number of frames of a video and their mean rate by its packets, which are read and not decoded."""
+    frames, seconds, last = 0, Fraction(), Fraction()
+    decoded: int | None = None
+    first: Fraction | None = None
+    with suppress(av.FFmpegError), av.open(str(path.absolute()), options=_FROM_FILES) as container:
+        for packet in container.demux(container.streams.video[0]):
+            if not packet.size:
+                continue
+            frames += 1
+            if packet.pts is None or packet.time_base is None:
+                continue
+            shown, before, decoded = packet.pts * packet.time_base, decoded, packet.dts
+            if first is None or (before is not None and decoded is not None and decoded < before):
+                # Where videos were put together, time may begin again.
+                seconds += last - (first or 0)
+                first = last = shown
+            first, last = min(first, shown), max(last, shown)
+    seconds += last - (first or 0)
+    return frames, float((frames - 1) / seconds) if seconds > 0 else None
 
 
 def _video_images(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> Images:

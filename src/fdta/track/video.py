@@ -17,12 +17,16 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from fdta.data.motchallenge import box_lines
+from fdta.data.motchallenge import MOST_RATE, box_lines
 from fdta.errors import InputError
 from fdta.files import whole_file
 from fdta.track.pipeline import FrameTracks, Tracker
 from fdta.track.source import VideoSource
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, what schedulers send, and what a terminal that is closed sends."""
+SLOWEST = 10_000
+"""Most seconds that MP4 shows a frame."""
 TRAIL = 30
 """Frames that a trail is long."""
 
@@ -33,8 +37,8 @@ class VideoSummary:
 
     frames: int
     identities: int
-    stopped: bool
-    """By Ctrl-C, before the end of the video."""
+    stopped: int | None
+    """Signal that ended it before the end of the video: Ctrl-C, SIGTERM or SIGHUP."""
 
 
 def track_video(
@@ -45,7 +49,8 @@ def track_video(
     lines: Path | None = None,
     show_scores: bool = False,
 ) -> VideoSummary:
-    """Track `source` to its end, to Ctrl-C or to where it breaks; the files hold the frames up to there.
+    """Track `source` to its end, to where it breaks or to Ctrl-C, SIGTERM or SIGHUP; the files hold the frames up to
+    there.
 
     Args:
         tracker: before its first frame.
@@ -85,7 +90,7 @@ def track_video(
             raise broken[0]
     if broken and not interrupted:
         raise InputError(f"{broken[0]}; {frame} frames are in {tracks}")
-    return VideoSummary(frame, identities, bool(interrupted))
+    return VideoSummary(frame, identities, next(iter(interrupted), None))
 
 
 class Annotator:
@@ -144,10 +149,11 @@ class VideoWriter:
 
     def __init__(self, path: Path, shape: tuple[int, ...], rate: float) -> None:
         """Open `path` for images of `shape` (H, W, 3) at `rate` frames a second."""
-        self._container = av.open(str(path), "w", format="mp4", options={"movflags": "faststart"})
-        self._stream = self._container.add_stream(
-            "libx264", rate=Fraction(rate).limit_denominator(1001), options={"preset": "veryfast", "crf": "23"}
-        )
+        # Absolute, as FFmpeg takes the beginning of 3:4.mp4 for a protocol. NTSC's rates are fractions of 1001.
+        self._container = av.open(str(path.absolute()), "w", format="mp4", options={"movflags": "faststart"})
+        rate = min(max(rate, 1 / SLOWEST), MOST_RATE)
+        fraction = Fraction(rate).limit_denominator(1001 if rate > 1 else SLOWEST)
+        self._stream = self._container.add_stream("libx264", rate=fraction, options={"preset": "veryfast", "crf": "23"})
         # The format halves the colours' resolution: sides must be even.
         self._pad = shape[0] % 2, shape[1] % 2
         self._stream.height, self._stream.width = shape[0] + self._pad[0], shape[1] + self._pad[1]
@@ -157,12 +163,20 @@ class VideoWriter:
         """Append `image` (H, W, 3) uint8 RGB."""
         if any(self._pad):
             image = cv2.copyMakeBorder(image, 0, self._pad[0], 0, self._pad[1], cv2.BORDER_REPLICATE)
-        self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        self._encode(av.VideoFrame.from_ndarray(image, format="rgb24"))
 
     def close(self) -> None:
         """Write what the encoder still holds, and the index of the file."""
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
+        with closing(self._container):
+            self._encode(None)
+
+    def _encode(self, frame: av.VideoFrame | None) -> None:
+        try:
+            packets = self._stream.encode(frame)
+        except av.error.ExternalError:
+            size = f"{self._stream.width} x {self._stream.height}"
+            raise InputError(f"--video: images of {size} pixels cannot be encoded as H.264; leave it out") from None
+        self._container.mux(packets)
 
 
 class AnnotatedVideo:
@@ -205,19 +219,28 @@ def _up_to_defect(images: Iterator[np.ndarray]) -> tuple[Iterator[np.ndarray], l
 
 @contextmanager
 def _interruptible() -> Iterator[list[int]]:
-    """A list that Ctrl-C fills, so that no line is cut in the middle; a second Ctrl-C raises KeyboardInterrupt."""
+    """A list that the first signal of `STOPPING` fills, so that no line is cut in the middle.
+
+    A second one does what it does elsewhere. A signal that is ignored, as SIGHUP under nohup, stays ignored.
+    """
     signals: list[int] = []
 
     def note(number: int, _: object) -> None:
         signals.append(number)
-        signal.signal(signal.SIGINT, before)
+        restore()
 
-    before = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, note)
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, note)
     try:
         yield signals
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
 
 
 def _line(frame: int, tracks: FrameTracks) -> str:
