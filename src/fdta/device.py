@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-import os
-
 import cv2
 import torch
+from torch import nn
 
 from fdta.errors import InputError
+from fdta.machine import cores
+
+SMALL = 2 * 10**9
+"""Multiplications of an image up to which threads wait for each other longer than they compute."""
+PIXELS_A_PLACE = 16 * 16
+"""Of an image, for each place at which a network's weights are used: between those of its first and last layers."""
+
+
+def suitable_threads(network: nn.Module, pixels: int) -> int:
+    """CPU threads for `network` on images of so many pixels: one if it is small, else one per core."""
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    return 1 if weights * pixels / PIXELS_A_PLACE <= SMALL else cores()
 
 
 def choose_device(name: str, threads: int) -> torch.device:
@@ -19,7 +30,7 @@ def choose_device(name: str, threads: int) -> torch.device:
         InputError: CUDA is asked for and absent, or `threads` is not above 0 or far beyond the number of cores.
     """
     # More than the cores are no faster, but each takes memory, and the system has so many only.
-    most = max(64, 4 * (os.cpu_count() or 1))
+    most = max(64, 4 * cores())
     if not 1 <= threads <= most:
         raise InputError(f"--threads {threads}: give a number from 1 to {most}")
     torch.set_num_threads(threads)

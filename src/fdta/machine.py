@@ -18,6 +18,11 @@ def machine() -> str:
     return f"{processor()}, {os.cpu_count()} cores, {memory:.0f} GiB, torch {torch.__version__}, {gpu}"
 
 
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def processor() -> str:
     """Name of the processor."""
     try:

@@ -212,10 +212,11 @@ def _workers(text: str) -> int | None:
     return int(text)
 
 
-def add_compute(parser: argparse.ArgumentParser) -> None:
-    """Options of where to compute."""
+def add_compute(parser: argparse.ArgumentParser, threads: int | None = 1) -> None:
+    """Options of where to compute; without a default number of threads it depends on the model."""
+    told = "CPU threads of torch" + ("; by default one for a small model, else all cores" if threads is None else "")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads of torch")
+    parser.add_argument("--threads", type=int, default=threads, metavar="N", help=told)
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:

@@ -21,6 +21,7 @@ from fdta.experiment import jobs
 from fdta.experiment.sources import code_digests
 from fdta.experiment.steps import Steps
 from fdta.files import locked
+from fdta.machine import cores
 from fdta.provenance import Making, Records, contents, job_key, making, origin, work_path
 
 _logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class Compute:
     def of(cls, options: argparse.Namespace) -> Compute:
         """From the options of a command."""
         names = ("device", "threads", "workers", "part")
-        return cls(**{name: getattr(options, name) for name in names if hasattr(options, name)})
+        return cls(**{name: getattr(options, name) for name in names if getattr(options, name, None) is not None})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -417,5 +418,5 @@ def _workers(asked: int | None, device: str) -> int:
     """Processes that read clips: none on a CPU, else the CPU cores of each GPU, at most 8."""
     if asked is not None:
         return asked
-    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return 0 if device == "cpu" else min(max(cores, 1), 8)
+    of_each = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return 0 if device == "cpu" else min(max(of_each, 1), 8)

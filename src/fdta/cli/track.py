@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="I/N",
         help="of a folder of sequences, track the I-th of N shares; run the command without --part in the end",
     )
-    add_compute(parser)
+    add_compute(parser, threads=None)
     add_precision(parser)
     add_params(parser)
     parser.set_defaults(call=_track)
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _track(options: argparse.Namespace) -> None:
     from fdta.cli.run import execute_step
     from fdta.data.motchallenge import IMAGE_EXTENSIONS
-    from fdta.device import choose_device
+    from fdta.device import choose_device, suitable_threads
     from fdta.model.inference import optimized, precision
     from fdta.track.pipeline import Tracker
     from fdta.track.run import Part, track_split
@@ -59,7 +59,7 @@ def _track(options: argparse.Namespace) -> None:
             "--weights is missing: give a run or a checkpoint file; `fdta train dance/full/seed-0` trains one and "
             "`make tables` all, `fdta weights import` reads a published one"
         )
-    device = choose_device(options.device, options.threads)
+    device = choose_device(options.device, 1 if options.threads is None else options.threads)
     dtype = precision(options.dtype, device)
     split = is_split(Path(options.input))
     if options.part and not split:
@@ -89,6 +89,8 @@ def _track(options: argparse.Namespace) -> None:
     ]
     check_outputs([options.output, options.video, options.json], read)
     model, settings, name = load_run(options.weights, options.root, device, options.params, options.benchmark)
+    if options.threads is None:
+        choose_device(options.device, suitable_threads(model, settings.tracker.short_side * settings.tracker.long_side))
     tracker = Tracker(optimized(model, dtype), settings)
     if source is None:
         folder = options.output or options.root / "tracks" / name / Path(options.input).name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -13,6 +13,7 @@ import torch
 
 from fdta.boxes import cxcywh_to_xyxy, xyxy_to_xywh
 from fdta.data.motchallenge import Boxes
+from fdta.device import suitable_threads
 from fdta.errors import InputError
 from fdta.experiment.settings import Settings
 from fdta.model.fdta import FDTA
@@ -68,15 +69,17 @@ class TrackedImage(NamedTuple):
 class Tracker:
     """Detector and online tracker for one video; `reset` starts the next."""
 
-    def __init__(self, model: FDTA, settings: Settings) -> None:
+    def __init__(self, model: FDTA, settings: Settings, threads: int | None = None) -> None:
         """Before the first image.
 
         Args:
             model: its device is where everything is computed; put into evaluation mode. Its weights must not change:
                 on CUDA, graphs read them.
             settings: of the model.
+            threads: CPU threads of torch while `update` computes; None: one for a small model, else one per core.
         """
         model.eval()
+        self._threads = threads or suitable_threads(model, settings.tracker.short_side * settings.tracker.long_side)
         self._detector = ImageDetector(model.detector, settings.tracker)
         self._tracker = OnlineTracker.from_model(model, settings)
 
@@ -87,6 +90,7 @@ class Tracker:
         device: str | torch.device = "auto",
         root: str | Path = ".",
         dtype: str = "float32",
+        threads: int | None = None,
     ) -> Tracker:
         """Tracker of a checkpoint file or of a run.
 
@@ -96,6 +100,7 @@ class Tracker:
             root: of a run: the folder of models/ and params.yaml.
             dtype: what the detector multiplies in: "float32", or less precise and on some machines faster "bfloat16",
                 and on CUDA "float16".
+            threads: as of `Tracker`.
 
         Raises:
             InputError: no such checkpoint, or it cannot track, or the device has no such numbers.
@@ -105,7 +110,7 @@ class Tracker:
         root, device = Path(root), torch.device(device)
         numbers = precision(dtype, device)
         model, settings, _ = load_run(str(weights), root, device)
-        return cls(optimized(model, numbers), settings)
+        return cls(optimized(model, numbers), settings, threads)
 
     @property
     def device(self) -> torch.device:
@@ -135,7 +140,8 @@ class Tracker:
         if not height or not width:
             raise InputError(f"frame: {width} x {height} pixels, it is empty; give an image")
         image = frame if channels == "RGB" else frame[..., ::-1]
-        (found,) = self._track([image], self._detector([image]))
+        with _torch_threads(self._threads):
+            (found,) = self._track([image], self._detector([image]))
         return found
 
     def track(
@@ -166,3 +172,17 @@ class Tracker:
             boxes_xyxy = cxcywh_to_xyxy(found.boxes_cxcywh[order].astype(np.float64)) * scale
             tracked.append(FrameTracks(boxes_xyxy, found.identities[order], found.scores[order]))
         return tracked
+
+
+@contextmanager
+def _torch_threads(number: int) -> Iterator[None]:
+    """A block in which torch computes with so many threads."""
+    before = torch.get_num_threads()
+    if number == before:
+        yield
+        return
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

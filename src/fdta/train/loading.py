@@ -5,7 +5,6 @@ from __future__ import annotations
 import cProfile
 import itertools
 import math
-import os
 import statistics
 import tempfile
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from fdta.data.motchallenge import Boxes, Sequence, write_boxes, write_image, wr
 from fdta.depth.teacher import map_size
 from fdta.errors import InputError
 from fdta.experiment.settings import Settings
-from fdta.machine import machine
+from fdta.machine import cores, machine
 from fdta.train.batches import Plan, load_batches
 
 PARTS = {
@@ -60,9 +59,8 @@ def measure_loading(
     Raises:
         InputError: a number is out of its range, or the data cannot be read.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not 1 <= workers <= cores:
-        raise InputError(f"--workers {workers}: from 1 to {cores}, the cores here")
+    if not 1 <= workers <= cores():
+        raise InputError(f"--workers {workers}: from 1 to {cores()}, the cores here")
     if clips < 4:
         raise InputError(f"--clips {clips}: from 4, because the first ones are read ahead")
     if step is not None and not 0 < step < math.inf:
@@ -89,7 +87,7 @@ def measure_loading(
     if step is not None:
         batch, by_one = settings.training.batch, rates[workers] / workers
         needed = math.ceil(batch / (step * by_one))
-        result["step"] = {"seconds": step, "clips": batch, "workers": needed, "cores": cores}
+        result["step"] = {"seconds": step, "clips": batch, "workers": needed, "cores": cores()}
     return result
 
 
