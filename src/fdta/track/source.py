@@ -226,7 +226,7 @@ def _open_video(path: Path) -> VideoSource:
     rate = float(stream.average_rate or stream.guessed_rate or 30)
     frames = stream.frames
     if not frames:
-        # The container tells no number, and then FFmpeg's mean rate is that of the first frames.
+        # The container has no number of them, and then FFmpeg's mean rate is that of the first frames.
         frames, mean = _counted(path)
         rate = mean if mean and abs(mean - rate) > rate / 20 else rate
     return VideoSource(path.stem, rate, frames or None, _video_images(path, container, stream))
