@@ -24,7 +24,12 @@ report: $(INSTALLED)
 	snakemake --cores $(CORES) --quiet reason --show-failed-logs results/report.html
 
 smoke: $(INSTALLED)
-	snakemake --cores $(CORES) --quiet reason --show-failed-logs --directory smoke results/tables.md --config benchmark=smoke
+	@mkdir -p smoke
+	@echo "about three minutes on two cores; what Snakemake prints goes to smoke/snakemake.log"
+	@snakemake --cores $(CORES) --quiet reason --show-failed-logs --directory smoke results/tables.md \
+	  --config benchmark=smoke > smoke/snakemake.log 2>&1 || { tail -n 40 smoke/snakemake.log; exit 1; }
+	@fdta bench workflow --root smoke --benchmark smoke
+	@echo "tables: smoke/results/tables.md"
 
 test: lint
 	pytest

@@ -10,15 +10,20 @@ from fdta.errors import InputError
 from fdta.machine import cores
 
 SMALL = 2 * 10**9
-"""Multiplications of an image up to which threads wait for each other longer than they compute."""
+"""Multiplications of an image up to which a network is small."""
 PIXELS_A_PLACE = 16 * 16
 """Of an image, for each place at which a network's weights are used: between those of its first and last layers."""
 
 
+def is_small(network: nn.Module, pixels: int) -> bool:
+    """Whether `network` computes so little on an image of so many pixels that starting its operations takes longer."""
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    return weights * pixels / PIXELS_A_PLACE <= SMALL
+
+
 def suitable_threads(network: nn.Module, pixels: int) -> int:
     """CPU threads for `network` on images of so many pixels: one if it is small, else one per core."""
-    weights = sum(parameter.numel() for parameter in network.parameters())
-    return 1 if weights * pixels / PIXELS_A_PLACE <= SMALL else cores()
+    return 1 if is_small(network, pixels) else cores()
 
 
 def choose_device(name: str, threads: int) -> torch.device:

@@ -209,8 +209,8 @@ def test_frames_after_a_lost_one_are_not_renumbered(clip, share):
 def test_signals_leave_whole_files(weights, clip, tmp_path, monkeypatch, capsys, number):
     track_images = Tracker.track
 
-    def interrupted(self, images):
-        for frame, tracked in enumerate(track_images(self, images), start=1):
+    def interrupted(self, images, batch):
+        for frame, tracked in enumerate(track_images(self, images, batch), start=1):
             if frame == 5:
                 signal.raise_signal(number)
             yield tracked
@@ -229,8 +229,8 @@ def test_signals_leave_whole_files(weights, clip, tmp_path, monkeypatch, capsys,
 def test_an_ignored_signal_stays_ignored(weights, clip, tmp_path, monkeypatch):
     track_images = Tracker.track
 
-    def interrupted(self, images):
-        for tracked in track_images(self, images):
+    def interrupted(self, images, batch):
+        for tracked in track_images(self, images, batch):
             signal.raise_signal(signal.SIGHUP)
             yield tracked
 
@@ -250,8 +250,10 @@ def test_source_is_read_a_few_frames_ahead(weights, tmp_path, monkeypatch):
     tracker = Tracker.from_checkpoint(weights)
 
     class Removing:
-        def track(self, images):
-            for tracked in tracker.track(images):
+        batch = 1
+
+        def track(self, images, batch):
+            for tracked in tracker.track(images, batch):
                 (tmp_path / "frames/9.png").unlink(missing_ok=True)
                 yield tracked
 

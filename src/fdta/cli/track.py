@@ -108,7 +108,8 @@ def _track(options: argparse.Namespace) -> None:
     written = [path for path in (tracks, options.video, options.json) if path]
     check_outputs(written, read)
     result = track_video(tracker, source, tracks, options.video, options.json, options.show_scores)
-    print(f"{source.name}: {result.frames} frames, {result.identities} tracks: {', '.join(map(str, written))}")
+    speed = f"{result.frames / result.seconds:.3g} frames/s"
+    print(f"{source.name}: {result.frames} frames, {result.identities} tracks, {speed}: {', '.join(map(str, written))}")
     if result.stopped is not None:
         raise KeyboardInterrupt(result.stopped)
 

@@ -13,12 +13,12 @@ import torch
 
 from fdta.boxes import cxcywh_to_xyxy, xyxy_to_xywh
 from fdta.data.motchallenge import Boxes
-from fdta.device import suitable_threads
+from fdta.device import is_small, suitable_threads
 from fdta.errors import InputError
 from fdta.experiment.settings import Settings
 from fdta.model.fdta import FDTA
 from fdta.model.inference import optimized, precision
-from fdta.track.detect import ImageDetector, Objects
+from fdta.track.detect import BATCH, ImageDetector, Objects
 from fdta.track.detections import Detections
 from fdta.track.tracker import OnlineTracker
 from fdta.track.weights import load_run
@@ -79,7 +79,10 @@ class Tracker:
             threads: CPU threads of torch while `update` computes; None: one for a small model, else one per core.
         """
         model.eval()
-        self._threads = threads or suitable_threads(model, settings.tracker.short_side * settings.tracker.long_side)
+        pixels = settings.tracker.short_side * settings.tracker.long_side
+        self._threads = threads or suitable_threads(model, pixels)
+        self.batch = BATCH if is_small(model, pixels) else 1
+        """Images that go best through the detector at once, where none has to be waited for."""
         self._detector = ImageDetector(model.detector, settings.tracker)
         self._tracker = OnlineTracker.from_model(model, settings)
 

@@ -45,6 +45,8 @@ class VideoSource:
     """Number of frames as far as known before they are read."""
     images: Images
     """One at a time. Raises InputError where the video breaks; closing it closes the file or camera."""
+    live: bool = False
+    """Whether an image has to be waited for, as from a camera."""
 
 
 def is_split(path: Path) -> bool:
@@ -204,7 +206,7 @@ def _open_webcam(given: str) -> VideoSource:
         finally:
             camera.release()
 
-    return VideoSource(f"webcam-{index}", camera.get(cv2.CAP_PROP_FPS) or 30.0, None, read())
+    return VideoSource(f"webcam-{index}", camera.get(cv2.CAP_PROP_FPS) or 30.0, None, read(), live=True)
 
 
 def _open_video(path: Path) -> VideoSource:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -37,6 +38,7 @@ class VideoSummary:
 
     frames: int
     identities: int
+    seconds: float
     stopped: int | None
     """Signal that ended it before the end of the video: Ctrl-C, SIGTERM or SIGHUP."""
 
@@ -63,9 +65,10 @@ def track_video(
     Raises:
         InputError: the source breaks; if not at its first frame, what was tracked before is in the files.
     """
+    began = time.monotonic()
     with ExitStack() as stack:
         images, broken = _up_to_defect(stack.enter_context(closing(source.images)))
-        tracked = stack.enter_context(closing(tracker.track(images)))
+        tracked = stack.enter_context(closing(tracker.track(images, 1 if source.live else tracker.batch)))
         interrupted = stack.enter_context(_interruptible())
         text_file = stack.enter_context(stack.enter_context(whole_file(tracks)).open("w"))
         line_file = stack.enter_context(stack.enter_context(whole_file(lines)).open("w")) if lines else None
@@ -90,7 +93,7 @@ def track_video(
             raise broken[0]
     if broken and not interrupted:
         raise InputError(f"{broken[0]}; {frame} frames are in {tracks}")
-    return VideoSummary(frame, identities, next(iter(interrupted), None))
+    return VideoSummary(frame, identities, time.monotonic() - began, next(iter(interrupted), None))
 
 
 class Annotator:
