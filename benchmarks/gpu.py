@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -84,30 +85,29 @@ def run(command: list[str], limit: float, output: Path) -> dict[str, Any]:
     output.unlink(missing_ok=True)
     bench = "bench" in command
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])}
+    process = subprocess.Popen(
+        [*command, "--output", str(output)] if bench else command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
     try:
-        done = subprocess.run(
-            [*command, "--output", str(output)] if bench else command,
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=max(1.0, limit),
-        )
-        text, code = done.stdout + done.stderr, done.returncode
-    except subprocess.TimeoutExpired as error:
-        text, code = f"{_decoded(error.stdout)}{_decoded(error.stderr)}\nnot finished in {limit:.0f} s", -1
+        text, _ = process.communicate(timeout=max(1.0, limit))
+        code = process.returncode
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        text, code = f"{process.communicate()[0]}\nnot finished in {limit:.0f} s", -1
     found: dict[str, Any] = {"seconds": time.monotonic() - began}
     no_test_selected = 5
     if code not in (0, no_test_selected) or (code == no_test_selected and "pytest" not in command):
         return found | {"error": text[-END:]}
     if bench:
         return found | json.loads(output.read_text())
-    last = done.stdout.strip().splitlines()[-1]
+    last = text.strip().splitlines()[-1]
     return found | (json.loads(last) if last.startswith("{") else {"summary": last})
-
-
-def _decoded(output: bytes | str | None) -> str:
-    return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
 
 
 def write(folder: Path, found: dict[str, Any]) -> None:
