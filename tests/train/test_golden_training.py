@@ -66,7 +66,10 @@ def test_the_first_steps_in_float32(
 ) -> None:
     training = GoldenTraining(file, name, numbers)
     done = training.run(monkeypatch, steps=4)
-    assert distance(done.losses, expected_losses(training)[: len(done.losses)]) < 1e-5
+    expected = expected_losses(training)[: len(done.losses)]
+    assert distance(done.losses[:3], expected[:3]) < 1e-5
+    # By then the rounding of single gradients has grown; 1.07e-5 on a processor with AVX2 alone.
+    assert distance(done.losses, expected) < 2e-5
 
 
 @pytest.mark.parametrize(("file", "name"), TRAININGS)
