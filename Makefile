@@ -29,7 +29,7 @@ smoke: $(INSTALLED)
 	@snakemake --cores $(CORES) --quiet reason --show-failed-logs --directory smoke results/tables.md \
 	  --config benchmark=smoke > smoke/snakemake.log 2>&1 || { tail -n 40 smoke/snakemake.log; exit 1; }
 	@fdta bench workflow --root smoke --benchmark smoke
-	@echo "tables: smoke/results/tables.md"
+	@echo "tables: results/tables.md in the folder smoke"
 
 test: lint
 	pytest
