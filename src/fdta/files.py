@@ -154,6 +154,8 @@ def place(made: Path, target: Path) -> None:
     made here (`OWN`).
     """
     restore_folder(target)
+    if target.is_dir() and not made.is_dir():
+        raise InputError(f"{target}: is a folder, where a file belongs; remove it or move it away")
     try:
         if made.is_dir():
             (made / OWN).touch()

@@ -218,14 +218,17 @@ def expand(overrides: Any, where: str, path: Path) -> dict[str, Any]:
     """Nested form of overrides whose keys may be dotted (``training.epochs: 6``)."""
     nested: dict[str, Any] = {}
     for key, value in mapping(overrides, where, path).items():
-        head, _, rest = key.partition(".")
+        head, dotted, rest = key.partition(".")
+        if not head or (dotted and not rest):
+            raise ParamsError(f"{path}: {where}.{key}: no key begins or ends with a dot; correct it")
         if rest:
             value = expand({rest: value}, f"{where}.{head}", path)
         elif isinstance(value, dict):
             value = expand(value, f"{where}.{head}", path)
-        twice = sorted(flat(nested).keys() & flat({head: value}).keys())
-        if twice:
-            raise ParamsError(f"{path}: {where}.{twice[0]}: given twice; keep one of them")
+        given, now = flat(nested), flat({head: value})
+        twice = sorted(given.keys() & now.keys())
+        if twice or (head in nested and (head in given or head in now)):
+            raise ParamsError(f"{path}: {where}.{(twice or [head])[0]}: given twice; keep one of them")
         nested = merge(nested, {head: value})
     return nested
 

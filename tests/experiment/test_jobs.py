@@ -114,9 +114,9 @@ def test_a_broken_job_file_is_refused(text: str, told: str, tmp_path: Path):
     ],
 )
 def test_a_job_cannot_write_out_of_the_project(change: dict, told: str, tmp_path: Path):
-    right = {"kind": "score", "run": "dance/full/seed-0", "split": "test", "inputs": {}, "outputs": ["s.json"]}
+    right = {"kind": "score", "run": "dance/full/seed-0", "split": "test", "inputs": {}, "outputs": ["scores/s.json"]}
     path = tmp_path / "job.json"
-    path.write_text(json.dumps(right | {"record": "s.record.json", "code": ""} | change))
+    path.write_text(json.dumps(right | {"record": "scores/s.record.json", "code": ""} | change))
     with pytest.raises(InputError, match=re.escape(told)):
         read_job(path)
 

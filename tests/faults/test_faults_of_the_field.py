@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -32,12 +33,14 @@ from fdta.evaluate.score import score
 from fdta.experiment import jobs, locks
 from fdta.experiment.params import Experiment
 from fdta.experiment.steps import Steps
-from fdta.files import OWN, locked, whole_file, whole_folder
+from fdta.files import OWN, locked, place, whole_file, whole_folder
 from fdta.names import Run
+from fdta.report.mlflow_store import check_reachable
 from fdta.track.pipeline import FrameTracks
 from fdta.track.source import open_source
 from fdta.track.video import AnnotatedVideo, VideoWriter
 
+ROOT = Path(__file__).parents[2]
 ROW = "1,1,2,3,10,12,1,1,1\n"
 
 
@@ -679,3 +682,51 @@ def test_kinds_of_files_that_are_confused(capsys: pytest.CaptureFixture) -> None
     line = refused(capsys, "track", "gt/a", "--weights", "m.pt", "--video", "x.gif")
     assert line == "fdta: x.gif: the annotated video is MP4; give a name that ends in .mp4"
     assert refused(capsys, "params", "check", "--params", "bmp") == "fdta: bmp: is a folder; give the name of a file"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ("{clip: 5, clip.intervals: [1, 1]}", "variants.w.clip: given twice"),
+        ("{clip.intervals: [1, 1], clip: 5}", "variants.w.clip: given twice"),
+        ("{spatial: {bins: 20}, spatial.bins: 30}", "variants.w.spatial.bins: given twice"),
+        ("{clip.intervals.: [1, 1]}", "no key begins or ends with a dot"),
+    ],
+)
+def test_a_setting_given_twice(changes: str, told: str, capsys: pytest.CaptureFixture) -> None:
+    text = (ROOT / "params.yaml").read_text().replace("  full: {}\n", f"  full: {{}}\n  w: {changes}\n", 1)
+    Path("p.yaml").write_text(text)
+    assert told in refused(capsys, "params", "check", "--params", "p.yaml")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "bench train --repeats 1 --size 64 64 --clips 99999999999999999999",
+        "bench pipeline --frames 99999999999999999999",
+        "bench train --size 64 64 --repeats 99999999999999999999",
+        "bench load --step 1e-320",
+    ],
+)
+def test_numbers_out_of_proportion_of_a_benchmark(command: str, capsys: pytest.CaptureFixture) -> None:
+    assert "give " in refused(capsys, *command.split())
+
+
+def test_a_file_does_not_replace_a_folder() -> None:
+    Path("made.json").write_text("{}")
+    (Path("data") / "mine").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"data/mine: is a folder, where a file belongs"):
+        place(Path("made.json"), Path("data/mine"))
+    assert Path("data/mine").is_dir()
+
+
+def test_baselines_link_the_detections_of_their_own_split(capsys: pytest.CaptureFixture) -> None:
+    shutil.copy(ROOT / "params.yaml", "params.yaml")
+    given = ["baseline", "sort", "elsewhere/test", "--detections", "dance/full/seed-0"]
+    assert "elsewhere/test: is no split of the data of --detections" in refused(capsys, *given)
+
+
+@pytest.mark.parametrize("uri", ["nonsense://x", "ftp://x"])
+def test_a_tracking_server_of_another_kind(uri: str) -> None:
+    with pytest.raises(InputError, match="no address of a tracking server"):
+        check_reachable(uri)

@@ -16,7 +16,11 @@ from fdta.names import BASELINES, DETECTOR, Run
 
 # params.yaml is read once for each start. Processes that Snakemake starts for single jobs read what it was then.
 PARAMS_FILE = Path(config.get("params", Path(workflow.basedir) / "params.yaml")).absolute()
+CONFIG = ("benchmark", "params", "track_parts")
 try:
+    for key, value in config.items():
+        if key not in CONFIG or value in ("", None):
+            raise InputError(f"--config {key}={value}: give {', '.join(CONFIG)}, each with a value")
     if workflow.is_main_process:
         EXPERIMENT = Experiment(PARAMS_FILE, config.get("benchmark"))
     else:

@@ -26,4 +26,7 @@ def _baseline(options: argparse.Namespace) -> None:
     run = Run.parse(options.detections)
     if run.variant != FULL:
         raise InputError(f"--detections {run}: the baselines link the detections of {run.dataset}/{FULL}")
+    own = options.root / "data" / run.dataset
+    if options.folder.resolve().parent != own.resolve():
+        raise InputError(f"{options.folder}: is no split of the data of --detections; give a folder of {own}")
     execute_step(options, lambda steps: steps.track(Run(run.dataset, options.method, run.seed), options.folder.name))

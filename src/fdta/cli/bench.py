@@ -31,6 +31,8 @@ DRAWN_FRAMES = 10
 """Frames of a pass where none are given."""
 SIZES = (64, 8192)
 """Smallest and largest side of a drawn frame."""
+MOST = {"repeats": 10_000, "frames": 1_000_000, "clips": 1_000}
+"""Largest numbers of the options."""
 COMPONENTS = {
     "detr": "detector (detr)",
     "sa": "Spatial Adapter (sa)",
@@ -208,8 +210,6 @@ def _train(options: argparse.Namespace) -> None:
             f"--frames {frames}: from {training.gradient_frames + 1}, because {training.gradient_frames} have a "
             f"gradient, to {settings.history}, the settings' history"
         )
-    if options.clips < 1:
-        raise InputError(f"--clips {options.clips}: give at least 1")
     dtype = options.dtype or training.precision
     alone = options.no_gradient_dtype or options.dtype or training.no_gradient_precision or dtype
     for name in (dtype, alone):
@@ -365,6 +365,10 @@ def check(options: argparse.Namespace) -> None:
     """Raise InputError for values of --repeats and --output that would fail only after the measurement."""
     if getattr(options, "repeats", 1) < 1:
         raise InputError(f"--repeats {options.repeats}: measure at least once")
+    for name, most in MOST.items():
+        number = getattr(options, name, None)
+        if number is not None and not 1 <= number <= most:
+            raise InputError(f"--{name} {number}: give a number from 1 to {most}")
     if options.output is None:
         return
     given = [getattr(options, name, None) for name in ("folder", "weights", "params")]

@@ -298,6 +298,10 @@ KINDS: dict[str, type[Job]] = {
 """Kind of a job -> its class."""
 
 
+PLACES = ("data", "pretrained", "models", "detections", "tracks", "scores", "results")
+"""Folders of a project in which results are."""
+
+
 def write_job(root: Path, job: Job) -> Path:
     """Write the file of `job`, unless it is there; its path."""
     path = root / job.file
@@ -319,9 +323,13 @@ def read_job(path: Path) -> Job:
     if kind is None:
         raise InputError(f"{path}: kind: {value.get('kind')!r} is no kind of job; remove the file and plan again")
     job = read_settings(kind, value, "", path)
+    if not job.outputs:
+        raise InputError(f"{path}: outputs: there are none; remove the file and plan again")
     for made in (*job.outputs, job.record):
         if not is_inside(made):
             raise InputError(f"{path}: {made!r} leads out of the project; remove the file and plan again")
+        if made.partition("/")[0] not in PLACES:
+            raise InputError(f"{path}: {made!r} is no place of results; remove the file and plan again")
     if path.stem != job.key:
         raise InputError(f"{path}: the file was changed, its content has the key {job.key}; remove it and plan again")
     return job

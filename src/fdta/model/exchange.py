@@ -44,6 +44,8 @@ def export_checkpoint(path: Path, output: Path) -> str:
         InputError: `path` cannot be read, or is not a finished model.
     """
     value = checkpoint.load_model(path)
+    for name, tensor in value["model"].items():
+        checkpoint.check_tensor(name, tensor, path)
     detector_alone = value["run"].endswith(f"/{DETECTOR}")
     state = {f"detector.{name}" if detector_alone else name: tensor for name, tensor in value["model"].items()}
     names_of_criterion = {name for name in state if name.startswith("identity_adapter.")}

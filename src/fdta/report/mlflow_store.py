@@ -28,6 +28,7 @@ IMPATIENT = {
 }
 """Likewise, where the user did not set them: MLflow would try again for minutes."""
 CONNECT_SECONDS = 5
+SCHEMES = ("http", "https", "sqlite", "file", "databricks", "")
 SQLITE = "sqlite:///"
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
@@ -46,15 +47,22 @@ def check_reachable(uri: str) -> None:
     """Raise at once where MLflow itself would try again for minutes.
 
     Raises:
+        InputError: MLflow has no such addresses.
         OSError: nothing answers at `uri`.
         HTTPException: what answers is no HTTP.
         sqlite3.Error: the file of `uri` is no database, or cannot be one.
     """
     place = urlsplit(uri)
     scheme = place.scheme.partition("+")[0]
+    if scheme not in (*SCHEMES, *DATABASE_PORTS):
+        raise InputError(
+            f"{without_password(uri)}: no address of a tracking server; give http://, https:// or sqlite:///"
+        )
     if scheme in ("http", "https"):
+        # Somebody answers with or without the password.
+        bare = place._replace(netloc=place.netloc.rpartition("@")[2])
         try:
-            urllib.request.urlopen(uri, timeout=CONNECT_SECONDS).close()
+            urllib.request.urlopen(bare.geturl(), timeout=CONNECT_SECONDS).close()
         except urllib.error.HTTPError:
             return  # Somebody answers; MLflow reports better what is wrong.
     elif scheme in DATABASE_PORTS and place.hostname:

@@ -109,7 +109,8 @@ def sync(params: Experiment, root: Path, tracking_uri: str | None = None) -> Syn
 def write_state(path: Path, state: SyncState) -> None:
     """Write `state` as JSON; a file that is right is left alone."""
     value = {"tracking_uri": state.tracking_uri, "runs": state.runs, "unsent": state.unsent, "reason": state.reason}
-    if not path.is_file() or path.read_text() != json.dumps(value, indent=1) + "\n":
+    text = json.dumps(value, indent=1) + "\n"
+    if not path.is_file() or path.read_bytes() != text.encode():
         write_json(path, value)
 
 

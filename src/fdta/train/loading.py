@@ -63,7 +63,7 @@ def measure_loading(
         raise InputError(f"--workers {workers}: from 1 to {cores()}, the cores here")
     if clips < 4:
         raise InputError(f"--clips {clips}: from 4, because the first ones are read ahead")
-    if step is not None and not 0 < step < math.inf:
+    if step is not None and not 1e-6 <= step < math.inf:
         raise InputError(f"--step {step:g}: give the seconds of a training step, above 0")
     with_depth = settings.spatial.enabled
     dataset = ClipDataset(
