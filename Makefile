@@ -41,7 +41,7 @@ kill: $(INSTALLED)
 	python tests/faults/kill.py --kills $(N)
 
 gpu:
-	PYTHONPATH=src $(PYTHON) benchmarks/gpu.py --output gpu $(if $(VIDEO),--video $(VIDEO))
+	PYTHONPATH=src:$$PYTHONPATH $(PYTHON) benchmarks/gpu.py --output gpu $(if $(VIDEO),--video $(VIDEO))
 
 lint: $(INSTALLED)
 	ruff check .

@@ -86,7 +86,8 @@ def run(command: list[str], limit: float, output: Path) -> dict[str, Any]:
     began = time.monotonic()
     output.unlink(missing_ok=True)
     bench = "bench" in command
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])}
+    places = [str(ROOT / "src"), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
     process = subprocess.Popen(
         [*command, "--output", str(output)] if bench else command,
         cwd=ROOT,
