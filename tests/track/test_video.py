@@ -25,6 +25,7 @@ from fdta.data.motchallenge import read_boxes, read_sequence, write_boxes
 from fdta.errors import InputError
 from fdta.experiment.params import Experiment
 from fdta.experiment.settings import Settings
+from fdta.machine import cores
 from fdta.model.checkpoint import save_model
 from fdta.model.fdta import FDTA
 from fdta.model.settings import AssociationSettings, BackboneSettings, DetectorSettings, TemporalSettings
@@ -491,3 +492,25 @@ def test_reading_ahead_leaves_the_source_to_be_closed():
     assert not closed
     source.close()
     assert closed
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, 1), (2, 2)])
+def test_a_small_model_computes_on_one_thread_in_update_alone(weights, monkeypatch, given, expected):
+    tracker = Tracker.from_checkpoint(weights, threads=given)
+    used = []
+    detect = tracker._detector.__call__
+    monkeypatch.setattr(tracker, "_detector", lambda images: used.append(torch.get_num_threads()) or detect(images))
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        tracker.update(image(1))
+        assert (used, torch.get_num_threads()) == ([expected], 3)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_papers_model_uses_all_cores_and_one_image_at_a_time():
+    with torch.device("meta"):
+        model = FDTA(Settings())
+    tracker = Tracker(model, Settings())
+    assert (tracker.threads, tracker.batch) == (cores(), 1)

@@ -174,15 +174,20 @@ def _sequences(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
 
 
+def _split_digest(folder: Path) -> str:
+    from fdta.data.motchallenge import split_summary
+
+    return str(split_summary(folder, _sequences(folder))["digest"])
+
+
 def _get_data(job: jobs.DataJob, made: Making, compute: Compute) -> None:
     from fdta.acquire.splits import get_split
-    from fdta.data.motchallenge import split_summary
 
     made.in_place()
     source: Source = job.source
     print(f"{source.title}: {source.licence}")
     folder = get_split(job.dataset, source, job.split, made.root / "data", made.root / "downloads")
-    made.digests[job.outputs[0]] = str(split_summary(folder, _sequences(folder))["digest"])
+    made.digests[job.outputs[0]] = _split_digest(folder)
 
 
 def _get_checkpoint(job: jobs.CheckpointJob, made: Making, compute: Compute) -> None:
@@ -345,7 +350,6 @@ MAKERS: dict[type[jobs.Job], Callable[[Any, Making, Compute], None]] = {
 
 def digest_now(job: jobs.Job, root: Path, output: str) -> str:
     """The digest of `output` of `job` as its record has it, of what is there now; empty if nothing is."""
-    from fdta.data.motchallenge import split_summary
     from fdta.provenance import file_digest, folder_digest, folder_listing
 
     place = root / output
@@ -354,7 +358,7 @@ def digest_now(job: jobs.Job, root: Path, output: str) -> str:
     if not place.is_dir():
         return ""
     if isinstance(job, jobs.RenderJob | jobs.DataJob):
-        return str(split_summary(place, _sequences(place))["digest"])
+        return _split_digest(place)
     if isinstance(job, jobs.DepthJob):
         return folder_listing(place) + origin(job, contents(root, job))
     return folder_digest(place)

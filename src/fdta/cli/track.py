@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _track(options: argparse.Namespace) -> None:
     from fdta.cli.run import execute_step
     from fdta.data.motchallenge import IMAGE_EXTENSIONS
-    from fdta.device import choose_device, suitable_threads
+    from fdta.device import choose_device
     from fdta.model.inference import optimized, precision
     from fdta.track.pipeline import Tracker
     from fdta.track.run import Part, track_split
@@ -89,9 +89,9 @@ def _track(options: argparse.Namespace) -> None:
     ]
     check_outputs([options.output, options.video, options.json], read)
     model, settings, name = load_run(options.weights, options.root, device, options.params, options.benchmark)
-    if options.threads is None:
-        choose_device(options.device, suitable_threads(model, settings.tracker.short_side * settings.tracker.long_side))
     tracker = Tracker(optimized(model, dtype), settings)
+    if options.threads is None:
+        choose_device(options.device, tracker.threads)
     if source is None:
         folder = options.output or options.root / "tracks" / name / Path(options.input).name
         if (folder / RECORD).is_file():

@@ -13,9 +13,10 @@ import torch
 
 from fdta.boxes import cxcywh_to_xyxy, xyxy_to_xywh
 from fdta.data.motchallenge import Boxes
-from fdta.device import is_small, suitable_threads
+from fdta.device import is_small
 from fdta.errors import InputError
 from fdta.experiment.settings import Settings
+from fdta.machine import cores
 from fdta.model.fdta import FDTA
 from fdta.model.inference import optimized, precision
 from fdta.track.detect import BATCH, ImageDetector, Objects
@@ -79,9 +80,10 @@ class Tracker:
             threads: CPU threads of torch while `update` computes; None: one for a small model, else one per core.
         """
         model.eval()
-        pixels = settings.tracker.short_side * settings.tracker.long_side
-        self._threads = threads or suitable_threads(model, pixels)
-        self.batch = BATCH if is_small(model, pixels) else 1
+        small = is_small(model, settings.tracker.short_side * settings.tracker.long_side)
+        self.threads = threads or (1 if small else cores())
+        """CPU threads of torch that suit the model, or those given."""
+        self.batch = BATCH if small else 1
         """Images that go best through the detector at once, where none has to be waited for."""
         self._detector = ImageDetector(model.detector, settings.tracker)
         self._tracker = OnlineTracker.from_model(model, settings)
@@ -143,7 +145,7 @@ class Tracker:
         if not height or not width:
             raise InputError(f"frame: {width} x {height} pixels, it is empty; give an image")
         image = frame if channels == "RGB" else frame[..., ::-1]
-        with _torch_threads(self._threads):
+        with _torch_threads(self.threads):
             (found,) = self._track([image], self._detector([image]))
         return found
 
