@@ -121,6 +121,24 @@ def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | str | 
             raise InputError(f"{output}: is in the folder {within}, which is an input; write it to another folder")
 
 
+def check_beside(output: Path, *beside: Path) -> None:
+    """Refuse to replace files beside `output` that were not made with it.
+
+    Args:
+        output: a file to write, chosen by the user.
+        beside: what is written with it, under names that the user did not choose.
+
+    Raises:
+        InputError: there is no `output` yet, but one of `beside`.
+    """
+    there = [] if output.exists() else [path for path in beside if path.exists()]
+    if there:
+        raise InputError(
+            f"{there[0]}: would be replaced, and was not made with {output}, which is not there; choose another folder "
+            f"or move it away"
+        )
+
+
 def check_own_folder(path: Path) -> None:
     """Refuse to replace a folder that was not made here (`OWN`).
 

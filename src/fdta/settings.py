@@ -168,6 +168,16 @@ class _UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignor
             first[key] = line
         return super().construct_mapping(node, deep)
 
+    def construct_number(self, node: yaml.ScalarNode) -> Any:
+        """Text where YAML 1.1 and 1.2 read different numbers: 1:30 is 90 in the older one, 010 is 8."""
+        if re.search(r":|^[+-]?0\d", node.value):
+            return node.value
+        return self.construct_yaml_int(node) if node.tag.endswith("int") else self.construct_yaml_float(node)
+
+
+for _kind in ("int", "float"):
+    _UniqueKeys.add_constructor(f"tag:yaml.org,2002:{_kind}", _UniqueKeys.construct_number)
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Mapping in the file `path`; empty if the file has nothing but comments.

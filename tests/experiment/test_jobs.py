@@ -93,6 +93,11 @@ def test_a_job_file_that_was_edited_is_refused(steps: Steps, tmp_path: Path, cap
         ("[1]", "must be names with values"),
         ('{"kind": "no"}', "is no kind of job"),
         ('{"kind": "score"}', "missing"),
+        (
+            '{"kind": "figure", "figure": "no", "datasets": ["dance"], "document": {}, "inputs": {}, "outputs": [], '
+            '"record": "r", "code": ""}',
+            "figure: 'no' is not allowed",
+        ),
     ],
 )
 def test_a_broken_job_file_is_refused(text: str, told: str, tmp_path: Path):

@@ -117,6 +117,14 @@ def test_a_key_given_twice_is_refused(tmp_path):
         Experiment(path)
 
 
+@pytest.mark.parametrize("number", ["1:30", "010", "-012"])
+def test_numbers_that_yaml_reads_in_two_ways_are_refused(changed, tmp_path, number):
+    path = changed(["benchmarks", "synthetic", "settings", "history"], 4321)
+    path.write_text(path.read_text().replace("4321", number))
+    with pytest.raises(ParamsError, match=f"history: must be a whole number, not '{number}'"):
+        Experiment(path)
+
+
 def test_run_names():
     assert str(Run.parse("dance/full/seed-3")) == "dance/full/seed-3"
     with pytest.raises(ParamsError, match="DATASET/VARIANT/seed-N"):

@@ -297,6 +297,30 @@ def test_outputs_replace_no_input(command: str, capsys: pytest.CaptureFixture) -
     assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("name", ["metrics.json", "training.csv", "tables/notes.csv"])
+def test_tables_replace_no_file_that_happens_to_lie_beside(name: str, capsys: pytest.CaptureFixture) -> None:
+    Path("params.yaml").write_text(PARAMS)
+    write_project(Path())
+    mine = Path("elsewhere", name)
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    assert "would be replaced" in refused(capsys, "tables", "--output", "elsewhere/x.md")
+    assert mine.read_text() == "mine" and not Path("elsewhere/x.md").exists()
+    mine.unlink()
+    if mine.parent.name == "tables":
+        mine.parent.rmdir()
+    for _ in range(2):
+        assert main(["tables", "--output", "elsewhere/x.md"]) == 0
+
+
+def test_figures_replace_no_file_that_happens_to_lie_beside(capsys: pytest.CaptureFixture) -> None:
+    Path("params.yaml").write_text(PARAMS)
+    write_project(Path())
+    Path("a.json").write_text("mine")
+    assert "a.json: would be replaced" in refused(capsys, "figures", "training", "--output", "a.png")
+    assert Path("a.json").read_text() == "mine"
+
+
 def test_outputs_that_are_links(capsys: pytest.CaptureFixture) -> None:
     scored(ROW)
     command = ("score", "--ground-truth", "gt", "--tracks", "tracks", "--output")

@@ -28,12 +28,13 @@ from torch import Tensor
 
 from fdta.cli import main
 from fdta.depth.bins import bin_values
+from fdta.errors import InputError
 from fdta.experiment.params import Experiment
 from fdta.experiment.settings import Settings
 from fdta.model import checkpoint
 from fdta.model.detector import DeformableDetector
 from fdta.model.fdta import FDTA
-from fdta.model.published import read_published
+from fdta.model.published import load_detector, read_published
 from fdta.model.settings import (
     AssociationSettings,
     BackboneSettings,
@@ -239,8 +240,13 @@ def of_no_association() -> dict[str, Any]:
 
 
 def test_detector_of_one_class() -> None:
-    found = read_published(saved(detector_alone(published(BASE))), kept_class=15)
+    path = saved(detector_alone(published(BASE)))
+    found = read_published(path, kept_class=0)
     assert found.detector_alone and found.settings.detector.classes == 1 and found.left_out == ()
+    with pytest.raises(InputError, match="class 15: the file has one class alone"):
+        read_published(path, kept_class=15)
+    # A data set names a class for starts that have several; others do without.
+    assert load_detector(path, 15).keys() == found.state.keys()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from fdta.cli import add_description, add_params, check_project_outputs, output_
 from fdta.errors import InputError
 from fdta.experiment.params import Experiment
 from fdta.experiment.plan import FIGURES, figure_datasets
+from fdta.files import check_beside
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +45,7 @@ def _figures(options: argparse.Namespace) -> None:
     if options.output.suffix not in (".png", ".webp"):
         raise InputError(f"--output {options.output}: figures are PNG or WebP, name a file that ends in .png or .webp")
     check_project_outputs(options, options.output, options.output.with_suffix(".json"))
+    check_beside(options.output, options.output.with_suffix(".json"))
     datasets = tuple(dict.fromkeys(options.dataset or figure_datasets(params)))
     if not datasets:
         raise InputError(f"benchmark {params.benchmark.name!r}: no data set has runs of base and full to show")

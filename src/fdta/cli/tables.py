@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fdta.cli import add_description, add_params, check_project_outputs, output_file
 from fdta.experiment.params import Experiment
+from fdta.files import check_beside
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,5 +36,7 @@ def _tables(options: argparse.Namespace) -> None:
     params = Experiment(options.params, options.benchmark)
     scored, runs = require_scores(params, options.root)
     job = Steps(params, options.root).tables().job
+    if str(options.output) not in job.outputs:
+        check_beside(output, *beside, output.with_name("tables"))
     execute_or_write(options, job, lambda: write_tables(params, options.root, output))
     print(f"written: {options.output}, benchmark {params.benchmark.name}, {scored} of {runs} runs scored")

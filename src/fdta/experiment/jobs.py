@@ -268,6 +268,10 @@ class TablesJob(DocumentJob):
     kind: Literal["tables"] = "tables"
 
 
+Figure = Literal["similarity", "depth", "tracks", "embeddings", "depth-attention", "interactions", "training"]
+"""A figure of the paper, and the curves of the trainings."""
+
+
 @settings(kw_only=True)
 class FigureJob(DocumentJob):
     """Draw a figure."""
@@ -275,7 +279,7 @@ class FigureJob(DocumentJob):
     entry: ClassVar[str] = "fdta.report.figures"
 
     kind: Literal["figure"] = "figure"
-    figure: str
+    figure: Figure
     datasets: tuple[str, ...]
 
 

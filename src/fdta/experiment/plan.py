@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 from fdta.errors import InputError
+from fdta.experiment.jobs import Figure
 from fdta.experiment.paper import read_paper
 from fdta.experiment.params import Experiment
 from fdta.names import BASELINES, DETECTOR, Run
@@ -19,7 +21,7 @@ METRICS = Path("results/metrics.json")
 """The scores over all test sequences, by data set and run."""
 TRAINING_CURVES = Path("results/training.csv")
 """Mean loss of each epoch of the full model, a column a data set."""
-FIGURES = ("similarity", "depth", "tracks", "embeddings", "depth-attention", "interactions", "training")
+FIGURES: tuple[Figure, ...] = get_args(Figure)
 """Names of the figures, in the order of the page."""
 
 

@@ -76,12 +76,14 @@ def read_published(path: Path, kept_class: str | int | None = None) -> Published
             `COCO_CLASSES`; None keeps COCO's person.
 
     Raises:
-        InputError: the file cannot be read or wants to run code, or is of another model.
+        InputError: the file cannot be read or wants to run code, is of another model, or has no such class.
     """
     value = checkpoint.read(path)
     if checkpoint.is_own(value):
         raise InputError(f"{path}: is a checkpoint of this package already; use it as it is")
-    state, wrapper, left_out = _our_names(value, path, kept_class)
+    state, wrapper, left_out, classes = _our_names(value, path, kept_class)
+    if classes == 1 and kept_class not in (None, 0):
+        raise InputError(f"{path}: class {kept_class}: the file has one class alone; leave the class out")
     kind = _kind(state)
     ours = wrapper.get(OURS)
     if ours is None:
@@ -113,7 +115,7 @@ def load_detector(path: Path, kept_class: int | None) -> dict[str, Tensor]:
     value = checkpoint.read(path)
     if checkpoint.is_own(value):
         return checkpoint.checked(value, path, model=dict)["model"]
-    state, _, _ = _our_names(value, path, kept_class)
+    state, *_ = _our_names(value, path, kept_class)
     return {
         name.removeprefix("detector."): tensor
         for name, tensor in state.items()
@@ -214,8 +216,8 @@ def settings_of(state: Mapping[str, Tensor], path: Path) -> ModelSettings:
 
 def _our_names(
     value: Any, path: Path, kept_class: str | int | None
-) -> tuple[dict[str, Tensor], Mapping[str, Any], list[str]]:
-    """State dict under our names, the detector's starting with "detector."; then as of `_unwrap`."""
+) -> tuple[dict[str, Tensor], Mapping[str, Any], list[str], int]:
+    """State dict under our names, the detector's starting with "detector."; then as of `_unwrap`; classes in the file."""
     tensors, wrapper, left_out = _unwrap(value, path)
     try:
         state = from_published(tensors)
@@ -233,7 +235,7 @@ def _our_names(
             f"{path}: all decoder layers share one box head: a Deformable DETR without iterative box refinement; use "
             f"one with"
         )
-    return state, wrapper, left_out
+    return state, wrapper, left_out, classes
 
 
 def _class_index(kept_class: str | int | None, classes: int) -> int:
