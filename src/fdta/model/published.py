@@ -217,7 +217,7 @@ def settings_of(state: Mapping[str, Tensor], path: Path) -> ModelSettings:
 def _our_names(
     value: Any, path: Path, kept_class: str | int | None
 ) -> tuple[dict[str, Tensor], Mapping[str, Any], list[str], int]:
-    """State dict under our names, the detector's starting with "detector."; then as of `_unwrap`; classes in the file."""
+    """State dict under our names, the detector's starting with "detector."; as of `_unwrap`; classes in the file."""
     tensors, wrapper, left_out = _unwrap(value, path)
     try:
         state = from_published(tensors)
