@@ -37,7 +37,7 @@ from fdta.files import OWN, locked, place, whole_file, whole_folder
 from fdta.names import Run
 from fdta.report.mlflow_store import check_reachable
 from fdta.track.pipeline import FrameTracks
-from fdta.track.source import open_source
+from fdta.track.source import Clock, open_source
 from fdta.track.video import AnnotatedVideo, VideoWriter
 
 ROOT = Path(__file__).parents[2]
@@ -547,7 +547,7 @@ def test_pipes_and_links_to_nowhere_among_the_files(kind: str, capsys: pytest.Ca
     assert line.startswith("fdta: src/train/a/img1/00000002.jpg: is no file, or a link that leads to none; replace")
     assert "gt/a/img1/00000002.jpg: is no file, or a link" in refused(capsys, "data", "check", "gt")
     with pytest.raises(InputError, match=r"00000002\.jpg: is no file"):
-        list(open_source("gt/a/img1").images)
+        list(open_source("gt/a/img1").frames)
     with pytest.raises(InputError, match=r"gt\.txt: is no file"):
         read_split(Path("gt"))[0].ground_truth()
 
@@ -567,25 +567,46 @@ def write_video(path: str, times: list[int] | None = None, frames: int = 12, siz
 
 def test_names_that_ffmpeg_takes_for_a_protocol() -> None:
     write_video("12:30.mp4")
-    assert len(list(open_source("12:30.mp4").images)) == 12
+    assert len(list(open_source("12:30.mp4").frames)) == 12
     writer = VideoWriter(Path("3:4.mp4"), (48, 64, 3), 25)
-    writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.write(np.zeros((48, 64, 3), np.uint8), 0)
     writer.close()
-    assert len(list(open_source("3:4.mp4").images)) == 1
+    assert len(list(open_source("3:4.mp4").frames)) == 1
 
 
-def test_a_video_of_changing_rate_keeps_its_length() -> None:
-    write_video("v.mkv", [0, 40, 520, 560, 4000, 4040, 9000, 9040, 9080, 30000, 30040, 300000])
+def test_a_video_of_changing_rate_keeps_its_times() -> None:
+    KINDS["model"].build(Path())
+    times = [0, 40, 520, 560, 4000, 4040, 9000, 9040, 9080, 30000, 30040, 300000]
+    write_video("v.mkv", times)
     source = open_source("v.mkv")
-    assert source.length == 12 and source.length / source.rate == pytest.approx(300, rel=0.1)
-    write_video("even.mkv")
-    assert open_source("even.mkv").rate == 25
+    assert source.length == 12
+    assert [frame.time for frame in source.frames] == pytest.approx([time / 1000 for time in times])
+    assert main(["track", "v.mkv", "--weights", "model.pt", "--video", "seen.mp4", "--json", "lines.jsonl"]) == 0
+    assert [frame.time for frame in open_source("seen.mp4").frames] == pytest.approx([time / 1000 for time in times])
+    told = [json.loads(line)["time"] for line in Path("lines.jsonl").read_text().splitlines()]
+    assert told == pytest.approx([time / 1000 for time in times])
+
+
+@pytest.mark.parametrize(
+    ("told", "times"),
+    [
+        ([5.0, 5.1, 5.3], [0, 0.1, 0.3]),
+        ([None, None, None], [0, 0.1, 0.2]),
+        ([0.0, 0.2, 0.0, 0.2], [0, 0.2, 0.3, 0.5]),
+        ([0.0, 1e6, 1e6 + 0.5], [0, 0.1, 0.6]),
+        ([1.0, 1.0, 1.0], [0, 0.1, 0.2]),
+        ([0.0, None, 0.5], [0, 0.1, 0.2]),
+    ],
+)
+def test_times_of_frames_begin_at_0_and_rise(told: list[float | None], times: list[float]) -> None:
+    clock = Clock(10)
+    assert [clock.time(time) for time in told] == pytest.approx(times)
 
 
 @pytest.mark.parametrize("rate", [1e300, 1e-300])
 def test_rates_that_no_video_has(rate: float, capsys: pytest.CaptureFixture) -> None:
     writer = VideoWriter(Path("v.mp4"), (48, 64, 3), rate)
-    writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.write(np.zeros((48, 64, 3), np.uint8), 0)
     writer.close()
     scored(ROW)
     seqinfo = Path("gt/a/seqinfo.ini")
@@ -599,7 +620,7 @@ def test_images_that_no_encoder_takes(capfd: pytest.CaptureFixture) -> None:
     tracks = FrameTracks(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0, np.float32))
     with pytest.raises(InputError, match="--video: images of 20000 x 2 pixels cannot be encoded"), closing(video):
         for _ in range(3):
-            video.write(np.zeros((1, 20000, 3), np.uint8), tracks)
+            video.write(np.zeros((1, 20000, 3), np.uint8), tracks, 0)
     assert not capfd.readouterr().err
 
 

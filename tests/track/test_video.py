@@ -29,11 +29,13 @@ from fdta.machine import cores
 from fdta.model.checkpoint import save_model
 from fdta.model.fdta import FDTA
 from fdta.model.settings import AssociationSettings, BackboneSettings, DetectorSettings, TemporalSettings
+from fdta.track import reading
 from fdta.track import source as sources
 from fdta.track.pipeline import FrameTracks, Tracker
+from fdta.track.reading import read_ahead
 from fdta.track.run import track_sequence
 from fdta.track.settings import TrackerSettings
-from fdta.track.source import is_split, open_source, read_ahead
+from fdta.track.source import is_split, open_source
 from fdta.track.video import Annotator, VideoWriter, colour, track_video
 
 FRAMES = 24
@@ -130,7 +132,7 @@ def test_every_kind_of_input_is_tracked_as_the_sequence_is(weights, tmp_path):
     tracks, _ = track_sequence(Tracker.from_checkpoint(weights), read_sequence(sequence), batch=1)
     write_boxes(tmp_path / "expected.txt", tracks)
     assert len(tracks.frames) > 8
-    for given in (sequence, sequence / "img1", sequence / "img1/%06d.png"):
+    for given in (sequence, sequence / "img1", sequence / "img1/%06d.png", sequence / "img1/*.png"):
         assert track(weights, given, "--output", str(tmp_path / "got.txt")) == 0
         assert (tmp_path / "got.txt").read_text() == (tmp_path / "expected.txt").read_text(), given
     assert open_source(str(sequence)).rate == 20
@@ -140,15 +142,16 @@ def test_every_kind_of_input_is_tracked_as_the_sequence_is(weights, tmp_path):
 def test_folder_of_sequences_wants_no_video(weights, tmp_path, capsys):
     (tmp_path / "split/one").mkdir(parents=True)
     assert track(weights, tmp_path / "split", "--video", str(tmp_path / "x.mp4")) == 2
-    assert "--video and --json need one" in capsys.readouterr().err
+    assert "--video needs one sequence or video" in capsys.readouterr().err
 
 
 def test_images_come_in_the_order_of_their_numbers(tmp_path):
     names = [f"shot{number}.png" for number in (1, 2, 10, 11)]
     source = open_source(str(write_images(tmp_path / "frames", names)))
     assert (source.name, source.length) == ("frames", 4)
-    for frame, got in enumerate(source.images, start=1):
-        np.testing.assert_array_equal(got, image(frame))
+    for number, got in enumerate(source.frames, start=1):
+        assert got.number == number
+        np.testing.assert_array_equal(got.image, image(number))
 
 
 def test_gap_in_a_pattern(tmp_path):
@@ -191,14 +194,14 @@ def test_damaged_video_is_told_of(weights, clip, tmp_path, capsys):
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.7])
 def test_frames_after_a_lost_one_are_not_renumbered(clip, share):
-    expected = list(open_source(str(clip)).images)
+    expected = [frame.image for frame in open_source(str(clip)).frames]
     data = bytearray(clip.read_bytes())
     start = int(share * len(data))
     data[start : start + len(data) // 5] = bytes(len(data) // 5)
     clip.write_bytes(data)
     images = []
     with pytest.raises(InputError, match=r"broken about frame \d+ \(.*\), the rest is not read") as refusal:
-        images.extend(open_source(str(clip)).images)
+        images.extend(frame.image for frame in open_source(str(clip)).frames)
     assert f"broken about frame {len(images) + 1} " in str(refusal.value)
     assert 1 < len(images) < len(expected)
     # The last one may be damaged itself.
@@ -301,20 +304,20 @@ def test_the_input_is_not_overwritten(weights, clip, capsys):
 
 def test_video_of_a_turned_telephone(clip):
     """The matrix of the track says: turn by 90 degrees clockwise."""
-    upright = next(open_source(str(clip)).images)
+    upright = next(open_source(str(clip)).frames).image
     data = bytearray(clip.read_bytes())
     matrix = data.index(b"tkhd") + 4 + 40
     one = 1 << 16
     data[matrix : matrix + 36] = struct.pack(">9i", 0, one, 0, -one, 0, 0, 0, 0, 1 << 30)
     clip.write_bytes(data)
-    np.testing.assert_array_equal(next(open_source(str(clip)).images), np.rot90(upright, -1))
+    np.testing.assert_array_equal(next(open_source(str(clip)).frames).image, np.rot90(upright, -1))
 
 
 def test_written_video_shows_what_was_written(tmp_path):
     """Odd sides are padded, colours and order stay."""
     writer = VideoWriter(tmp_path / "v.mp4", (65, 97, 3), 29.97)
-    for value in (40, 120, 200):
-        writer.write(np.full((65, 97, 3), (value, 80, 40), dtype=np.uint8))
+    for second, value in enumerate((40, 120, 200)):
+        writer.write(np.full((65, 97, 3), (value, 80, 40), dtype=np.uint8), second)
     writer.close()
     frames = decoded(tmp_path / "v.mp4")
     assert [frame.shape for frame in frames] == [(66, 98, 3)] * 3
@@ -418,12 +421,12 @@ def test_images_are_decoded_several_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(sources, "decode_image", waiting)
     source = open_source(str(write_images(tmp_path / "frames", ["1.png", "2.png", "3.png", "4.png"])))
-    for number, found in enumerate(source.images, start=1):
-        np.testing.assert_array_equal(found, image(number))
+    for number, found in enumerate(source.frames, start=1):
+        np.testing.assert_array_equal(found.image, image(number))
 
 
 def test_a_video_that_cannot_be_written_ends_the_tracking(weights, clip, tmp_path, monkeypatch, capsys):
-    def full(self, image):
+    def full(self, image, seconds):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(VideoWriter, "write", full)
@@ -469,7 +472,7 @@ def test_the_reading_thread_pins_for_cuda(monkeypatch):
         pinned.append((int(image), threading.current_thread() is threading.main_thread()))
         return image + 10
 
-    monkeypatch.setattr(sources, "pin", pin)
+    monkeypatch.setattr(reading, "pin", pin)
     given = map(np.array, range(3))
     assert [int(image) for image in read_ahead(given, torch.device("cuda"))] == [10, 11, 12]
     assert pinned == [(0, False), (1, False), (2, False)]

@@ -11,6 +11,8 @@ from fdta.files import check_outputs, check_replaceable
 from fdta.names import Run
 from fdta.provenance import RECORD
 
+MOST_FRAMES = 10**9
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_description(
@@ -21,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "input",
-        help="video file, folder of images, image pattern (frames/%%06d.jpg), index of a webcam, one sequence, or a "
-        "folder of sequences (data/dance/test)",
+        help="video file, folder of images, image pattern (frames/%%06d.jpg, 'frames/*.png'), address of a stream "
+        "(rtsp://..., http://...), index of a webcam, one sequence, or a folder of sequences (data/dance/test)",
     )
     parser.add_argument("--weights", metavar="RUN", help="run (dance/full/seed-0) or checkpoint file (model.pt)")
     parser.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of models/ and tracks/")
@@ -32,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--video", type=output_file, metavar="FILE", help="annotated video to write, H.264 in MP4")
     parser.add_argument("--json", type=output_file, metavar="FILE", help="file to write with a line of JSON a frame")
     parser.add_argument("--show-scores", action="store_true", help="write scores into the annotated video")
+    parser.add_argument("--show", action="store_true", help="show the annotated frames in a window; q ends it")
+    parser.add_argument("--stride", type=_one_or_more, default=1, metavar="N", help="track every N-th frame only")
+    parser.add_argument("--max-frames", type=_one_or_more, metavar="N", help="end after N tracked frames")
     parser.add_argument(
         "--part",
         metavar="I/N",
@@ -64,8 +69,11 @@ def _track(options: argparse.Namespace) -> None:
     split = is_split(Path(options.input))
     if options.part and not split:
         raise InputError(f"{options.input}: --part needs a folder of sequences")
-    if split and (options.video or options.json):
-        raise InputError(f"{options.input}: a folder of sequences; --video and --json need one sequence or video")
+    alone = ("video", "json", "show_scores", "show", "max_frames")
+    given = [f"--{name.replace('_', '-')}" for name in alone if getattr(options, name)]
+    given += ["--stride"] if options.stride > 1 else []
+    if split and given:
+        raise InputError(f"{options.input}: a folder of sequences; {given[0]} needs one sequence or video")
     run = None if Path(options.weights).is_file() or Path(options.weights).suffix else Run.parse(options.weights)
     if split and run and options.output is None and _is_data_of(options, run):
         if options.dtype != "float32":
@@ -80,7 +88,7 @@ def _track(options: argparse.Namespace) -> None:
             raise InputError(f"{path}: is called as an image, which is not written; choose another name")
     if options.video is not None and options.video.suffix.lower() not in (".mp4", ".m4v"):
         raise InputError(f"{options.video}: the annotated video is MP4; give a name that ends in .mp4")
-    source = None if split else open_source(options.input)
+    source = None if split else open_source(options.input).every(options.stride, options.max_frames)
     # A folder of images may hold outputs too, but none that is called as an image.
     read = [
         options.input if split or not Path(options.input).is_dir() or is_sequence(Path(options.input)) else None,
@@ -107,11 +115,17 @@ def _track(options: argparse.Namespace) -> None:
     tracks = options.output or options.root / "tracks" / name / f"{source.name}.txt"
     written = [path for path in (tracks, options.video, options.json) if path]
     check_outputs(written, read)
-    result = track_video(tracker, source, tracks, options.video, options.json, options.show_scores)
+    result = track_video(tracker, source, tracks, options.video, options.json, options.show_scores, options.show)
     speed = f"{result.frames / result.seconds:.3g} frames/s"
     print(f"{source.name}: {result.frames} frames, {result.identities} tracks, {speed}: {', '.join(map(str, written))}")
     if result.stopped is not None:
         raise KeyboardInterrupt(result.stopped)
+
+
+def _one_or_more(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_FRAMES:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MOST_FRAMES}")
+    return int(text)
 
 
 def _is_data_of(options: argparse.Namespace, run: Run) -> bool:

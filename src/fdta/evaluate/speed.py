@@ -23,7 +23,8 @@ from fdta.model.detector import DeformableDetector
 from fdta.model.fdta import FDTA
 from fdta.model.graphs import Graphed
 from fdta.track.detect import graphed_detector, objects_of
-from fdta.track.source import open_source, read_ahead
+from fdta.track.reading import read_ahead
+from fdta.track.source import open_source
 from fdta.track.tracker import IDScores, OnlineTracker, Tracks
 
 FRAMES = 100
@@ -259,7 +260,8 @@ def measure_pipeline(
         for number in range(repeats + 1):
             source, seen, tracked = open_source(video), 0, 0
             start = clock()
-            with closing(source.images), closing(read_ahead(source.images, device)) as images:
+            read = (frame.image for frame in source.frames)
+            with closing(source.frames), closing(read_ahead(read, device)) as images:
                 for image in itertools.islice(images, frames):
                     size = resized_size(image.shape[1], image.shape[0], short, long)
                     if not (number or seen):

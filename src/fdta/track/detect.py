@@ -26,8 +26,8 @@ from fdta.model.graphs import Graphed
 from fdta.names import DETECTOR
 from fdta.settings import read_settings
 from fdta.track.detections import Detections, joined, write_detections
+from fdta.track.reading import read_ahead, sequence_images
 from fdta.track.settings import TrackerSettings
-from fdta.track.source import read_ahead, sequence_images
 
 if TYPE_CHECKING:
     from fdta.experiment.jobs import DetectJob

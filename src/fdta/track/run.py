@@ -18,7 +18,7 @@ from fdta.model.inference import optimized
 from fdta.track.detect import BATCH
 from fdta.track.detections import Detections, joined, write_detections
 from fdta.track.pipeline import Tracker
-from fdta.track.source import sequence_images
+from fdta.track.reading import sequence_images
 from fdta.track.weights import load_tracker
 
 if TYPE_CHECKING:

@@ -1,35 +1,41 @@
-"""Images of whatever can be tracked: a video, a folder of images, an image pattern, a sequence or a webcam."""
+"""Frames of whatever can be tracked: a video, images, a sequence, a stream or a webcam."""
 
 from __future__ import annotations
 
+import fnmatch
+import itertools
 import re
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
-from fractions import Fraction
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import av
 import cv2
 import numpy as np
-import torch
 
-from fdta.data.images import pin
-from fdta.data.motchallenge import IMAGE_EXTENSIONS, Sequence, decode_image, read_sequence
+from fdta.data.motchallenge import IMAGE_EXTENSIONS, decode_image, read_sequence
 from fdta.errors import InputError
-
-Key = TypeVar("Key")
-Images = Generator[np.ndarray, None, None]
-"""(H, W, 3) uint8 RGB, all of one size."""
-
+from fdta.track.reading import Images, decoded, sequence_images
+from fdta.track.stream import (
+    Frame,
+    Frames,
+    LiveFrames,
+    Patience,
+    connect,
+    shown_address,
+    stream_images,
+    upright,
+    webcam_frames,
+)
 
 _NUMBER = "%([0-9]*)d"
 """Of an image pattern."""
 _FROM_FILES = {"protocol_whitelist": "file"}
 """Option of FFmpeg: a playlist that calls itself a video must not reach into the network."""
+IMAGE_RATE = 30.0
+"""Frames a second of images without a video."""
+LONGEST_STILL = 10_000.0
+"""Most seconds between two frames that are believed."""
 _MOST_DIGITS = 255
 """Of a number in the name of a file."""
 
@@ -40,13 +46,24 @@ class VideoSource:
 
     name: str
     rate: float
-    """Frames a second; 30 where nobody knows."""
+    """Frames a second, on the average; 30 where nobody knows."""
     length: int | None
     """Number of frames as far as known before they are read."""
-    images: Images
-    """One at a time. Raises InputError where the video breaks; closing it closes the file or camera."""
-    live: bool = False
-    """Whether an image has to be waited for, as from a camera."""
+    frames: Frames
+    """All of one size. Raises InputError where the video breaks; closing it closes the file or camera."""
+    live: LiveFrames | None = None
+    """Where frames have to be waited for, as from a camera."""
+
+    def every(self, stride: int, most: int | None = None) -> VideoSource:
+        """The first and each `stride`-th frame after it; of these the first `most`, or all."""
+        length = self.length and -(-self.length // stride)
+        length = min(length, most) if length and most else length or most
+
+        def chosen() -> Frames:
+            with closing(self.frames):
+                yield from itertools.islice(self.frames, 0, most and (most - 1) * stride + 1, stride)
+
+        return replace(self, length=length, frames=chosen())
 
 
 def is_split(path: Path) -> bool:
@@ -62,16 +79,20 @@ def open_source(given: str) -> VideoSource:
 
     Args:
         given: a video file, a folder of images (in the order of their numbers), a sequence (seqinfo.ini and img1/), an
-            image pattern such as ``frames/%06d.jpg`` or the index of a webcam.
+            image pattern such as ``frames/%06d.jpg`` or ``frames/*.png``, the address of a stream (rtsp, http) or the
+            index of a webcam. What has an end is read whole; of a camera, the newest frames are.
 
     Raises:
         InputError: there is no such thing, or it is no video.
     """
+    if "://" in given:
+        return _open_address(given)
     path = Path(given)
     if path.is_dir():
         if is_sequence(path):
             sequence = read_sequence(path)
-            return VideoSource(sequence.name, sequence.rate, sequence.frames, sequence_images(sequence))
+            frames = _timed(sequence_images(sequence), sequence.rate)
+            return VideoSource(sequence.name, sequence.rate, sequence.frames, frames)
         paths = _folder_images(path)
         if not paths:
             raise InputError(
@@ -81,35 +102,21 @@ def open_source(given: str) -> VideoSource:
     if path.is_file():
         return _open_images(path.stem, [path]) if path.suffix.lower() in IMAGE_EXTENSIONS else _open_video(path)
     if given.isdecimal():
-        return _open_webcam(given)
+        if len(given) > 4:
+            raise InputError(f"webcam {given}: no such webcam, they count from 0; give a smaller index")
+        rate, camera = webcam_frames(int(given))
+        return VideoSource(f"webcam-{int(given)}", rate, None, camera.frames(), camera)
     if re.search(_NUMBER, path.name):
         return _open_pattern(path)
+    if set("*?[") & set(path.name):
+        paths = [each for each in _folder_images(path.parent) if fnmatch.fnmatchcase(each.name, path.name)]
+        if not paths:
+            raise InputError(f"{path}: no such images; check folder, name and extension")
+        return _open_images(path.parent.resolve().name, paths)
     raise InputError(
-        f"{path}: no such file or folder; give a video, a folder of images, frames/%06d.jpg or a webcam's index"
+        f"{path}: no such file or folder; give a video, a folder of images, frames/%06d.jpg, frames/*.png, the address "
+        f"of a stream or a webcam's index"
     )
-
-
-def read_ahead(images: Iterator[np.ndarray], device: torch.device, count: int = 1) -> Images:
-    """The same `images`, up to `count` of which another thread reads while one is in use; closing waits for it.
-
-    For a `device` of CUDA they lie in pinned memory, from where they reach it while the CPU goes on. `images` itself is
-    left to be closed by its owner.
-    """
-
-    def read() -> np.ndarray | None:
-        image = next(images, None)
-        return image if image is None or device.type != "cuda" else pin(image)
-
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        coming = deque(reader.submit(read) for _ in range(count))
-        while (image := coming.popleft().result()) is not None:
-            coming.append(reader.submit(read))
-            yield image
-
-
-def sequence_images(sequence: Sequence, step: int = 1) -> Images:
-    """Every `step`-th image of `sequence`, from the first."""
-    return _decoded(sequence.image, range(1, sequence.frames + 1, step))
 
 
 def is_sequence(path: Path) -> bool:
@@ -124,21 +131,9 @@ def _folder_images(folder: Path) -> list[Path]:
         # Digits compare as numbers, and the pairs make digits and letters comparable.
         return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
-    paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_EXTENSIONS and path.name[0] != "."]
+    inside = folder.iterdir() if folder.is_dir() else ()
+    paths = [path for path in inside if path.suffix.lower() in IMAGE_EXTENSIONS and path.name[0] != "."]
     return sorted(paths, key=by_number)
-
-
-def _decoded(decode: Callable[[Key], np.ndarray], keys: Iterable[Key]) -> Images:
-    """Images of `keys`, in order; as many are decoded at a time as torch has threads."""
-    threads = torch.get_num_threads()
-    with ThreadPoolExecutor(threads) as decoders:
-        coming: deque[Future[np.ndarray]] = deque()
-        for key in keys:
-            coming.append(decoders.submit(decode, key))
-            if len(coming) > threads:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
 
 
 def _open_pattern(pattern: Path) -> VideoSource:
@@ -170,7 +165,7 @@ def _open_images(name: str, paths: list[Path]) -> VideoSource:
 
     def read() -> Images:
         size = None
-        for path, image in zip(paths, _decoded(decode, paths), strict=True):
+        for path, image in zip(paths, decoded(decode, paths), strict=True):
             size = size or image.shape
             if image.shape != size:
                 raise InputError(
@@ -179,34 +174,28 @@ def _open_images(name: str, paths: list[Path]) -> VideoSource:
                 )
             yield image
 
-    return VideoSource(name, 30.0, len(paths), read())
+    return VideoSource(name, IMAGE_RATE, len(paths), _timed(read(), IMAGE_RATE))
 
 
-def _open_webcam(given: str) -> VideoSource:
-    if len(given) > 4:
-        raise InputError(f"webcam {given}: no such webcam, they count from 0; give a smaller index")
-    index = int(given)
-    level = cv2.utils.logging.getLogLevel()
-    # OpenCV would tell of each of its ways to open a camera.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        camera = cv2.VideoCapture(index)
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-    if not camera.isOpened():
-        raise InputError(f"webcam {index}: cannot be opened; check that it is plugged in and in no other use")
+def _open_address(address: str) -> VideoSource:
+    patience = Patience()
+    shown = shown_address(address)
+    name = re.sub(r"[^\w.-]+", "-", shown.partition("://")[2]).strip("-.")
+    container = connect(address, patience)
+    stream = container.streams.video[0]
+    rate = float(stream.average_rate or stream.guessed_rate or 30)
+    if container.duration is None:
+        camera = LiveFrames(shown, lambda stopped: stream_images(address, container, patience, stopped))
+        return VideoSource(name, rate, None, camera.frames(), camera)
+    stream.thread_type = "AUTO"
+    return VideoSource(name, rate, stream.frames or None, _video_frames(shown, container, stream, rate))
 
-    def read() -> Images:
-        try:
-            while True:
-                whole, image = camera.read()
-                if not whole:
-                    raise InputError(f"webcam {index}: gives no more images; plug it in again")
-                yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        finally:
-            camera.release()
 
-    return VideoSource(f"webcam-{index}", camera.get(cv2.CAP_PROP_FPS) or 30.0, None, read(), live=True)
+def _timed(images: Images, rate: float) -> Frames:
+    """`images` as frames at `rate`."""
+    with closing(images):
+        for number, image in enumerate(images, start=1):
+            yield Frame(number, (number - 1) / rate, image)
 
 
 def _open_video(path: Path) -> VideoSource:
@@ -226,42 +215,42 @@ def _open_video(path: Path) -> VideoSource:
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"  # Several frames at a time too: most videos have one slice a frame.
     rate = float(stream.average_rate or stream.guessed_rate or 30)
-    frames = stream.frames
-    if not frames:
-        # The container has no number of them, and then FFmpeg's mean rate is that of the first frames.
-        frames, mean = _counted(path)
-        rate = mean if mean and abs(mean - rate) > rate / 20 else rate
-    return VideoSource(path.stem, rate, frames or None, _video_images(path, container, stream))
+    frames = stream.frames or _counted(path)
+    return VideoSource(path.stem, rate, frames or None, _video_frames(str(path), container, stream, rate))
 
 
-def _counted(path: Path) -> tuple[int, float | None]:
-    """Number of frames of a video and their mean rate by its packets, which are read and not decoded."""
-    frames, seconds, last = 0, Fraction(), Fraction()
-    decoded: int | None = None
-    first: Fraction | None = None
+def _counted(path: Path) -> int:
+    """Number of frames of a video by its packets, which are read and not decoded."""
     with suppress(av.FFmpegError), av.open(str(path.absolute()), options=_FROM_FILES) as container:
-        for packet in container.demux(container.streams.video[0]):
-            if not packet.size:
-                continue
-            frames += 1
-            if packet.pts is None or packet.time_base is None:
-                continue
-            shown, before, decoded = packet.pts * packet.time_base, decoded, packet.dts
-            if first is None or (before is not None and decoded is not None and decoded < before):
-                # Where videos were put together, time may begin again.
-                seconds += last - (first or 0)
-                first = last = shown
-            first, last = min(first, shown), max(last, shown)
-    seconds += last - (first or 0)
-    return frames, float((frames - 1) / seconds) if seconds > 0 else None
+        return sum(packet.size > 0 for packet in container.demux(container.streams.video[0]))
+    return 0
 
 
-def _video_images(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> Images:
+class Clock:
+    """Times of a video's frames, which begin at 0 and rise whatever the file says."""
+
+    def __init__(self, rate: float) -> None:
+        self._step = 1 / rate
+        self._now = -self._step
+        self._shift: float | None = None
+
+    def time(self, told: float | None) -> float:
+        """Seconds since the first frame; `told` by the file, from wherever it counts."""
+        now = None if told is None or self._shift is None else told - self._shift
+        if now is None or not 0 < now - self._now <= LONGEST_STILL:
+            # Where videos were put together, time may begin again.
+            now = self._now + self._step
+            self._shift = None if told is None else told - now
+        self._now = now
+        return now
+
+
+def _video_frames(name: str, container: av.container.InputContainer, stream: av.VideoStream, rate: float) -> Frames:
     """Every frame up to the first that is lost, damaged ones included; at the end InputError tells what was wrong.
 
     The frames after a lost one could not be numbered as in the video.
     """
-    frames, packets, defect, size = 0, 0, "", None
+    frames, packets, defect, size, clock = 0, 0, "", None, Clock(rate)
     with container:
         demuxed = container.demux(stream)
         while True:
@@ -280,13 +269,12 @@ def _video_images(path: Path, container: av.container.InputContainer, stream: av
                 frames += 1
                 if frame.is_corrupt:
                     defect = defect or f"frame {frames} is damaged"
-                # Telephones film on edge and note how to turn the image.
-                image = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+                image = upright(frame)
                 size = size or image.shape
                 if image.shape != size:
-                    raise InputError(f"{path}: the size changes at frame {frames}; cut the video there")
-                yield np.ascontiguousarray(image)
+                    raise InputError(f"{name}: the size changes at frame {frames}; cut the video there")
+                yield Frame(frames, clock.time(frame.time), image)
     if not defect and packets < stream.frames:
         defect = f"cut short, it ends after frame {frames} of {stream.frames}"
     if defect or not frames:
-        raise InputError(f"{path}: {defect or 'no frame can be decoded'}; copy or encode the video again")
+        raise InputError(f"{name}: {defect or 'no frame can be decoded'}; copy or encode the video again")

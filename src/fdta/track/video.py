@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -23,11 +25,16 @@ from fdta.errors import InputError
 from fdta.files import whole_file
 from fdta.track.pipeline import FrameTracks, Tracker
 from fdta.track.source import VideoSource
+from fdta.track.stream import Frame
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, what schedulers send, and what a terminal that is closed sends."""
 SLOWEST = 10_000
 """Most seconds that MP4 shows a frame."""
+TICK = Fraction(1, 90_000)
+"""Seconds; the rates of videos are whole numbers of it."""
+ESCAPE = 27
+"""Code of the key."""
 TRAIL = 30
 """Frames that a trail is long."""
 
@@ -50,6 +57,7 @@ def track_video(
     video: Path | None = None,
     lines: Path | None = None,
     show_scores: bool = False,
+    window: bool = False,
 ) -> VideoSummary:
     """Track `source` to its end, to where it breaks or to Ctrl-C, SIGTERM or SIGHUP; the files hold the frames up to
     there.
@@ -57,43 +65,50 @@ def track_video(
     Args:
         tracker: before its first frame.
         source: what to track; closed afterwards.
-        tracks: file for the tracks in MOTChallenge form, frames counted from 1.
+        tracks: file for the tracks in MOTChallenge form, frames counted from 1 as the source counts them.
         video: file for the annotated video, H.264 in MP4.
-        lines: file for a line of JSON a frame: ``{"frame": 1, "tracks": [{"identity", "box_xyxy", "score"}, ...]}``.
+        lines: file for a line of JSON a frame:
+            ``{"frame": 1, "time": 0.0, "tracks": [{"identity", "box_xyxy", "score"}, ...]}``; times are seconds.
         show_scores: write the score beside the identity in the video.
+        window: show the annotated frames in a window; q or Esc in it, or closing it, ends the tracking.
 
     Raises:
-        InputError: the source breaks; if not at its first frame, what was tracked before is in the files.
+        InputError: the source breaks; if not at its first frame, what was tracked before is in the files. Or there
+            is no display for the window.
     """
     began = time.monotonic()
     with ExitStack() as stack:
-        images, broken = _up_to_defect(stack.enter_context(closing(source.images)))
+        frames = stack.enter_context(closing(source.frames))
+        coming: deque[tuple[int, float]] = deque()
+        images, broken = _up_to_defect(frames, coming)
         tracked = stack.enter_context(closing(tracker.track(images, 1 if source.live else tracker.batch)))
-        interrupted = stack.enter_context(_interruptible())
+        interrupted = stack.enter_context(_interruptible(source.live.stop if source.live else None))
         text_file = stack.enter_context(stack.enter_context(whole_file(tracks)).open("w"))
         line_file = stack.enter_context(stack.enter_context(whole_file(lines)).open("w")) if lines else None
         video_path = stack.enter_context(whole_file(video)) if video else None
+        display = stack.enter_context(closing(Window(source.name, show_scores))) if window else None
         annotated: AnnotatedVideo | None = None
-        frame, identities = 0, 0
+        count, identities = 0, 0
         # None: only on a terminal.
         bar = tqdm(tracked, total=source.length, unit="frame", desc=source.name, disable=None)
-        for frame, (image, found, _) in enumerate(bar, start=1):
+        for image, found, _ in bar:
+            count, (frame, seconds) = count + 1, coming.popleft()
             identities = max([identities, *(found.identities + 1).tolist()])
             text_file.writelines(box_lines(found.to_boxes(frame)))
             if line_file:
-                line_file.write(_line(frame, found))
+                line_file.write(_line(frame, seconds, found))
             if video_path:
                 annotated = annotated or stack.enter_context(
                     closing(AnnotatedVideo(video_path, image.shape, source.rate, show_scores))
                 )
-                annotated.write(image, found)
-            if interrupted:
+                annotated.write(image, found, seconds)
+            if (display and not display.show(image, found)) or interrupted:
                 break
-        if not frame:
-            raise broken[0]
+        if not count:
+            raise broken[0] if broken else InputError(f"{source.name}: stopped before its first frame")
     if broken and not interrupted:
-        raise InputError(f"{broken[0]}; {frame} frames are in {tracks}")
-    return VideoSummary(frame, identities, time.monotonic() - began, next(iter(interrupted), None))
+        raise InputError(f"{broken[0]}; {count} frames are in {tracks}")
+    return VideoSummary(count, identities, time.monotonic() - began, next(iter(interrupted), None))
 
 
 class Annotator:
@@ -161,12 +176,18 @@ class VideoWriter:
         self._pad = shape[0] % 2, shape[1] % 2
         self._stream.height, self._stream.width = shape[0] + self._pad[0], shape[1] + self._pad[1]
         self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.time_base = TICK
+        self._ticks = -1
 
-    def write(self, image: np.ndarray) -> None:
-        """Append `image` (H, W, 3) uint8 RGB."""
+    def write(self, image: np.ndarray, seconds: float) -> None:
+        """Append `image` (H, W, 3) uint8 RGB, shown from so many `seconds` on; they must rise."""
         if any(self._pad):
             image = cv2.copyMakeBorder(image, 0, self._pad[0], 0, self._pad[1], cv2.BORDER_REPLICATE)
-        self._encode(av.VideoFrame.from_ndarray(image, format="rgb24"))
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+        # Frames may come closer together than the file's clock ticks.
+        self._ticks = max(round(seconds / TICK), self._ticks + 1)
+        frame.pts, frame.time_base = self._ticks, TICK
+        self._encode(frame)
 
     def close(self) -> None:
         """Write what the encoder still holds, and the index of the file."""
@@ -191,10 +212,10 @@ class AnnotatedVideo:
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._last: Future[None] | None = None
 
-    def write(self, image: np.ndarray, tracks: FrameTracks) -> None:
-        """Append `image` (H, W, 3) uint8 RGB with its tracks, once the image before is written."""
+    def write(self, image: np.ndarray, tracks: FrameTracks, seconds: float) -> None:
+        """Append `image` (H, W, 3) uint8 RGB with its tracks, shown from `seconds` on, once the last is written."""
         self._wait()
-        self._last = self._thread.submit(lambda: self._writer.write(self._annotator.draw(image, tracks)))
+        self._last = self._thread.submit(lambda: self._writer.write(self._annotator.draw(image, tracks), seconds))
 
     def close(self) -> None:
         """Write what is left; the file is whole."""
@@ -207,13 +228,50 @@ class AnnotatedVideo:
             last.result()
 
 
-def _up_to_defect(images: Iterator[np.ndarray]) -> tuple[Iterator[np.ndarray], list[InputError]]:
-    """`images` that end where they break, and a list that then holds why."""
+class Window:
+    """A window of the screen that shows tracked images as they come."""
+
+    def __init__(self, title: str, show_scores: bool = False) -> None:
+        """Open it.
+
+        Raises:
+            InputError: there is no display.
+        """
+        # Without one, the library that draws windows would end the process.
+        absent = sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+        try:
+            if absent:
+                raise cv2.error
+            cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        except cv2.error:
+            raise InputError("--show: there is no display here; give --video FILE instead") from None
+        self._title, self._annotator = title, Annotator(show_scores)
+
+    def show(self, image: np.ndarray, tracks: FrameTracks) -> bool:
+        """Show `image` (H, W, 3) uint8 RGB with its tracks; whether to go on: False once the window is closed."""
+        cv2.imshow(self._title, cv2.cvtColor(self._annotator.draw(image, tracks), cv2.COLOR_RGB2BGR))
+        wanted_end = cv2.waitKey(1) & 0xFF in (ord("q"), ESCAPE)
+        return not wanted_end and cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
+
+    def close(self) -> None:
+        """Close it."""
+        cv2.destroyAllWindows()
+
+
+def _up_to_defect(
+    frames: Iterator[Frame], coming: deque[tuple[int, float]]
+) -> tuple[Iterator[np.ndarray], list[InputError]]:
+    """Images of `frames` up to where these break, and a list that then holds why.
+
+    The number and time of each image is appended to `coming`.
+    """
     broken: list[InputError] = []
 
     def whole() -> Iterator[np.ndarray]:
         try:
-            yield from images
+            for frame in frames:
+                coming.append((frame.number, frame.time))
+                yield frame.image
         except InputError as error:
             broken.append(error)
 
@@ -221,8 +279,8 @@ def _up_to_defect(images: Iterator[np.ndarray]) -> tuple[Iterator[np.ndarray], l
 
 
 @contextmanager
-def _interruptible() -> Iterator[list[int]]:
-    """A list that the first signal of `STOPPING` fills, so that no line is cut in the middle.
+def _interruptible(stop: Callable[[], None] | None) -> Iterator[list[int]]:
+    """A list that the first signal of `STOPPING` fills, so that no line is cut in the middle; it also calls `stop`.
 
     A second one does what it does elsewhere. A signal that is ignored, as SIGHUP under nohup, stays ignored.
     """
@@ -231,6 +289,8 @@ def _interruptible() -> Iterator[list[int]]:
     def note(number: int, _: object) -> None:
         signals.append(number)
         restore()
+        if stop:
+            stop()
 
     def restore() -> None:
         for number, handler in before.items():
@@ -246,10 +306,10 @@ def _interruptible() -> Iterator[list[int]]:
         restore()
 
 
-def _line(frame: int, tracks: FrameTracks) -> str:
+def _line(frame: int, seconds: float, tracks: FrameTracks) -> str:
     rows = zip(tracks.identities.tolist(), tracks.boxes_xyxy.tolist(), tracks.scores.tolist(), strict=True)
     found = [
         {"identity": identity, "box_xyxy": [round(side, 2) for side in box], "score": round(score, 3)}
         for identity, box, score in rows
     ]
-    return json.dumps({"frame": frame, "tracks": found}) + "\n"
+    return json.dumps({"frame": frame, "time": round(seconds, 3), "tracks": found}) + "\n"

@@ -21,8 +21,8 @@ from fdta.model.detector import DeformableDetector
 from fdta.model.fdta import FDTA
 from fdta.track.detect import BATCH, ImageDetector
 from fdta.track.pipeline import Tracker
+from fdta.track.reading import sequence_images
 from fdta.track.run import track_sequence
-from fdta.track.source import sequence_images
 
 EVERY = 4
 """A detector is validated on every so many frames."""
