@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import copy
 import errno
 import io
 import json
 import os
+import pickle
 import re
 import signal
 import struct
@@ -386,6 +388,27 @@ def test_to_supervision(weights):
     assert isinstance(detections, supervision.Detections) and len(detections) == len(tracks) > 0
     np.testing.assert_array_equal(detections.tracker_id, tracks.identities)
     np.testing.assert_array_equal(detections.xyxy, tracks.boxes_xyxy)
+    for annotate in (
+        supervision.BoxAnnotator(),
+        supervision.LabelAnnotator(),
+        supervision.TraceAnnotator(),
+        supervision.EllipseAnnotator(),
+    ):
+        scene = np.ascontiguousarray(image(1))
+        for _ in range(2):
+            drawn = annotate.annotate(scene.copy(), detections)
+        assert drawn.shape == scene.shape and (drawn != scene).any()
+
+
+def test_a_tracker_can_be_sent_to_another_process(weights):
+    tracker = Tracker.from_checkpoint(weights, threads=1)
+    images = [image(frame) for frame in range(1, 6)]
+    expected = [tracker.update(each) for each in images]
+    for copied in (pickle.loads(pickle.dumps(tracker)), copy.deepcopy(tracker)):
+        for each, wanted in zip(images, expected, strict=True):
+            found = copied.update(each)
+            np.testing.assert_array_equal(found.boxes_xyxy, wanted.boxes_xyxy)
+            np.testing.assert_array_equal(found.identities, wanted.identities)
 
 
 def test_import_is_light():
@@ -397,14 +420,15 @@ def test_import_is_light():
         fdta.Nothing  # noqa: B018
 
 
-def test_example_of_the_readme(repository, clip, tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", ["README.md", "docs/tracking.md"])
+def test_examples_of_the_docs(repository, clip, tmp_path, monkeypatch, page):
     settings = Experiment(repository / "params.yaml", "synthetic").settings("dance", "full")
     torch.manual_seed(0)
     save_model(tmp_path / "models/dance/full/seed-0/model.pt", FDTA(settings), settings, "dance/full/seed-0")
     (tmp_path / "params.yaml").write_text((repository / "params.yaml").read_text())
     clip.rename(tmp_path / "street.mp4")
     monkeypatch.chdir(tmp_path)
-    (example,) = re.findall(r"```python\n(.*?)```", (repository / "README.md").read_text(), re.DOTALL)
+    (example,) = re.findall(r"```python\n(.*?)```", (repository / page).read_text(), re.DOTALL)
     told = io.StringIO()
     with redirect_stdout(told):
         exec(example, {})

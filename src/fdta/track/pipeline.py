@@ -48,14 +48,17 @@ class FrameTracks:
         return Boxes(frames, self.identities, xyxy_to_xywh(self.boxes_xyxy), scores, np.ones_like(frames))
 
     def to_supervision(self) -> supervision.Detections:
-        """As `supervision.Detections`: xyxy, confidence and tracker_id.
+        """As `supervision.Detections`: xyxy, confidence, tracker_id, and the only class 0, which annotators want.
 
         Raises:
             ImportError: the package supervision is not installed.
         """
         import supervision
 
-        return supervision.Detections(xyxy=self.boxes_xyxy, confidence=self.scores, tracker_id=self.identities)
+        classes = np.zeros_like(self.identities)
+        return supervision.Detections(
+            xyxy=self.boxes_xyxy, confidence=self.scores, class_id=classes, tracker_id=self.identities
+        )
 
 
 class TrackedImage(NamedTuple):
@@ -68,7 +71,10 @@ class TrackedImage(NamedTuple):
 
 
 class Tracker:
-    """Detector and online tracker for one video; `reset` starts the next."""
+    """Detector and online tracker for one video; `reset` starts the next.
+
+    A copy, also one that is pickled for another process, is before its first image.
+    """
 
     def __init__(self, model: FDTA, settings: Settings, threads: int | None = None) -> None:
         """Before the first image.
@@ -80,6 +86,7 @@ class Tracker:
             threads: CPU threads of torch while `update` computes; None: one for a small model, else one per core.
         """
         model.eval()
+        self._made_from = model, settings, threads
         small = is_small(model, settings.tracker.short_side * settings.tracker.long_side)
         self.threads = threads or (1 if small else cores())
         """CPU threads of torch that suit the model, or those given."""
@@ -87,6 +94,9 @@ class Tracker:
         """Images that go best through the detector at once, where none has to be waited for."""
         self._detector = ImageDetector(model.detector, settings.tracker)
         self._tracker = OnlineTracker.from_model(model, settings)
+
+    def __reduce__(self) -> tuple[type[Tracker], tuple[FDTA, Settings, int | None]]:
+        return type(self), self._made_from
 
     @classmethod
     def from_checkpoint(
