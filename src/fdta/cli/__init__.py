@@ -35,6 +35,7 @@ COMMANDS = {
     "report": "write the page of tables and figures",
     "mlflow": "send runs to MLflow",
     "plan": "write what each step depends on to plan/, for DVC",
+    "runs": "list what is trained and scored",
     "trace": "print what a result was made from, and whether it is still right",
     "run": "run one job of the workflow",
 }
@@ -63,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         description="From Detection to Association: multi-object tracking as a reproducible pipeline.",
         epilog="`fdta COMMAND --help` tells more. The whole pipeline: snakemake --cores all results/tables.md",
     )
+    parser.add_argument("--version", action=_Version, help="print the version and end")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     given = sys.argv[1:] if arguments is None else arguments
     for name, summary in COMMANDS.items():
@@ -135,6 +137,19 @@ def _room(path: str) -> str:
     """How much is free where `path` is or is to be, for a message."""
     folder = next((parent for parent in Path(path).absolute().parents if parent.is_dir()), Path())
     return f" ({shutil.disk_usage(folder).free / 2**20:.1f} MiB free)"
+
+
+class _Version(argparse.Action):
+    """Asks for the version only where it is wanted."""
+
+    def __init__(self, option_strings: list[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"fdta {version('fdta')}")
+        parser.exit()
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

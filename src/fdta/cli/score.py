@@ -11,12 +11,14 @@ from fdta.evaluate.settings import Preprocessing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_description(parser, "\nGives HOTA, IDF1, AssA, MOTA, DetA and more, in per cent, per sequence and combined.")
+    add_description(
+        parser, "\nPrints HOTA, IDF1, AssA, MOTA and DetA in per cent, by sequence and combined; the file has more."
+    )
     parser.add_argument(
         "--ground-truth", type=Path, required=True, metavar="FOLDER", help="folder of SEQUENCE/gt/gt.txt"
     )
     parser.add_argument("--tracks", type=Path, required=True, metavar="FOLDER", help="folder of SEQUENCE.txt")
-    parser.add_argument("--output", type=output_file, required=True, metavar="FILE", help="JSON to write")
+    parser.add_argument("--output", type=output_file, metavar="FILE", help="JSON to write")
     parser.add_argument(
         "--preprocessing",
         choices=("auto", *get_args(Preprocessing)),
@@ -37,7 +39,11 @@ def _score(options: argparse.Namespace) -> None:
     preprocessing = None if options.preprocessing == "auto" else options.preprocessing
     check_outputs([options.output], [options.ground_truth, *options.tracks.glob("*.txt")])
     scores = score(options.ground_truth, options.tracks, preprocessing=preprocessing)
-    write_json(options.output, scores)
-    numbers = [Number(scores[COMBINED][metric.name], metric) for metric in SCORES]
+    if options.output:
+        write_json(options.output, scores)
     columns = (Column("per cent", text=True), *(Column(metric.label) for metric in SCORES))
-    print(console_text(Table(columns, {"": [Row((Text(COMBINED), *numbers))]})))
+    rows = [
+        Row((Text(name), *(Number(scores[name][metric.name], metric) for metric in SCORES)))
+        for name in (*sorted(scores.keys() - {COMBINED}), COMBINED)
+    ]
+    print(console_text(Table(columns, {"": rows})))

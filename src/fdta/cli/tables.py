@@ -6,8 +6,10 @@ import argparse
 from pathlib import Path
 
 from fdta.cli import add_description, add_params, check_project_outputs, output_file
+from fdta.errors import InputError
 from fdta.experiment.params import Experiment
 from fdta.files import check_beside
+from fdta.settings import suggestion
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="Markdown; CSVs beside, in tables/",
     )
+    parser.add_argument("--only", metavar="TABLE", help="print this one (table-4, or 4) and write nothing")
     add_params(parser)
     parser.set_defaults(call=_tables)
 
@@ -30,6 +33,9 @@ def _tables(options: argparse.Namespace) -> None:
     from fdta.experiment.steps import Steps
     from fdta.report.tables import write_tables
 
+    if options.only:
+        _print(options)
+        return
     output = options.root / options.output
     beside = [output.with_name(name) for name in (METRICS.name, TRAINING_CURVES.name)]
     check_project_outputs(options, output, *beside)
@@ -40,3 +46,17 @@ def _tables(options: argparse.Namespace) -> None:
         check_beside(output, *beside, output.with_name("tables"))
     execute_or_write(options, job, lambda: write_tables(params, options.root, output))
     print(f"written: {options.output}, benchmark {params.benchmark.name}, {scored} of {runs} runs scored")
+
+
+def _print(options: argparse.Namespace) -> None:
+    from fdta.report import markdown
+    from fdta.report.results import Results
+    from fdta.report.views import tables
+
+    written = {
+        table.name: table for table in tables(Results(Experiment(options.params, options.benchmark), options.root))
+    }
+    name = f"table-{options.only}" if options.only.isdecimal() else options.only
+    if name not in written:
+        raise InputError(f"--only {options.only}: no such table; {suggestion(name, written)}")
+    print(markdown.section(written[name]))
