@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--video", type=output_file, metavar="FILE", help="annotated video to write, H.264 in MP4")
     parser.add_argument("--json", type=output_file, metavar="FILE", help="file to write with a line of JSON a frame")
+    parser.add_argument("--no-audio", dest="audio", action="store_false", help="leave the sound out of --video")
     parser.add_argument("--show-scores", action="store_true", help="write scores into the annotated video")
     parser.add_argument("--show", action="store_true", help="show the annotated frames in a window; q ends it")
     parser.add_argument("--stride", type=_one_or_more, default=1, metavar="N", help="track every N-th frame only")
@@ -72,6 +73,7 @@ def _track(options: argparse.Namespace) -> None:
     alone = ("video", "json", "show_scores", "show", "max_frames")
     given = [f"--{name.replace('_', '-')}" for name in alone if getattr(options, name)]
     given += ["--stride"] if options.stride > 1 else []
+    given += [] if options.audio else ["--no-audio"]
     if split and given:
         raise InputError(f"{options.input}: a folder of sequences; {given[0]} needs one sequence or video")
     run = None if Path(options.weights).is_file() or Path(options.weights).suffix else Run.parse(options.weights)
@@ -115,7 +117,9 @@ def _track(options: argparse.Namespace) -> None:
     tracks = options.output or options.root / "tracks" / name / f"{source.name}.txt"
     written = [path for path in (tracks, options.video, options.json) if path]
     check_outputs(written, read)
-    result = track_video(tracker, source, tracks, options.video, options.json, options.show_scores, options.show)
+    result = track_video(
+        tracker, source, tracks, options.video, options.json, options.show_scores, options.show, options.audio
+    )
     speed = f"{result.frames / result.seconds:.3g} frames/s"
     print(f"{source.name}: {result.frames} frames, {result.identities} tracks, {speed}: {', '.join(map(str, written))}")
     if result.stopped is not None:

@@ -7,6 +7,7 @@ import itertools
 import re
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -41,6 +42,17 @@ _MOST_DIGITS = 255
 
 
 @dataclass(frozen=True)
+class VideoFile:
+    """What a video file has besides its frames."""
+
+    path: Path
+    start: float
+    """Time of the first frame in the file, in seconds."""
+    pixel_aspect: Fraction
+    """Width of a pixel, as a share of its height."""
+
+
+@dataclass(frozen=True)
 class VideoSource:
     """A video, wherever its images come from."""
 
@@ -53,6 +65,8 @@ class VideoSource:
     """All of one size. Raises InputError where the video breaks; closing it closes the file or camera."""
     live: LiveFrames | None = None
     """Where frames have to be waited for, as from a camera."""
+    file: VideoFile | None = None
+    """Where the video is one file."""
 
     def every(self, stride: int, most: int | None = None) -> VideoSource:
         """The first and each `stride`-th frame after it; of these the first `most`, or all."""
@@ -216,7 +230,9 @@ def _open_video(path: Path) -> VideoSource:
     stream.thread_type = "AUTO"  # Several frames at a time too: most videos have one slice a frame.
     rate = float(stream.average_rate or stream.guessed_rate or 30)
     frames = stream.frames or _counted(path)
-    return VideoSource(path.stem, rate, frames or None, _video_frames(str(path), container, stream, rate))
+    first = float((stream.start_time or 0) * stream.time_base) if stream.time_base else 0.0
+    whole = VideoFile(path, first, stream.sample_aspect_ratio or Fraction(1))
+    return VideoSource(path.stem, rate, frames or None, _video_frames(str(path), container, stream, rate), file=whole)
 
 
 def _counted(path: Path) -> int:

@@ -24,7 +24,8 @@ from fdta.data.motchallenge import MOST_RATE, box_lines
 from fdta.errors import InputError
 from fdta.files import whole_file
 from fdta.track.pipeline import FrameTracks, Tracker
-from fdta.track.source import VideoSource
+from fdta.track.sound import Sound
+from fdta.track.source import VideoFile, VideoSource
 from fdta.track.stream import Frame
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -58,6 +59,7 @@ def track_video(
     lines: Path | None = None,
     show_scores: bool = False,
     window: bool = False,
+    sound: bool = True,
 ) -> VideoSummary:
     """Track `source` to its end, to where it breaks or to Ctrl-C, SIGTERM or SIGHUP; the files hold the frames up to
     there.
@@ -71,6 +73,7 @@ def track_video(
             ``{"frame": 1, "time": 0.0, "tracks": [{"identity", "box_xyxy", "score"}, ...]}``; times are seconds.
         show_scores: write the score beside the identity in the video.
         window: show the annotated frames in a window; q or Esc in it, or closing it, ends the tracking.
+        sound: whether the annotated video has the sound of the source.
 
     Raises:
         InputError: the source breaks; if not at its first frame, what was tracked before is in the files. Or there
@@ -99,7 +102,7 @@ def track_video(
                 line_file.write(_line(frame, seconds, found))
             if video_path:
                 annotated = annotated or stack.enter_context(
-                    closing(AnnotatedVideo(video_path, image.shape, source.rate, show_scores))
+                    closing(AnnotatedVideo(video_path, image.shape, source.rate, show_scores, source.file, sound))
                 )
                 annotated.write(image, found, seconds)
             if (display and not display.show(image, found)) or interrupted:
@@ -165,8 +168,18 @@ def colour(identity: int) -> tuple[int, int, int]:
 class VideoWriter:
     """H.264 in MP4, as every browser plays it; the file is whole after `close`."""
 
-    def __init__(self, path: Path, shape: tuple[int, ...], rate: float) -> None:
-        """Open `path` for images of `shape` (H, W, 3) at `rate` frames a second."""
+    def __init__(
+        self, path: Path, shape: tuple[int, ...], rate: float, like: VideoFile | None = None, sound: bool = True
+    ) -> None:
+        """Open `path`.
+
+        Args:
+            path: .mp4 to write.
+            shape: of the images, (H, W, 3).
+            rate: frames a second, on the average.
+            like: a video whose shape of the pixels is taken.
+            sound: also its sound.
+        """
         # Absolute, as FFmpeg takes the beginning of 3:4.mp4 for a protocol. NTSC's rates are fractions of 1001.
         self._container = av.open(str(path.absolute()), "w", format="mp4", options={"movflags": "faststart"})
         rate = min(max(rate, 1 / SLOWEST), MOST_RATE)
@@ -177,6 +190,10 @@ class VideoWriter:
         self._stream.height, self._stream.width = shape[0] + self._pad[0], shape[1] + self._pad[1]
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.time_base = TICK
+        self._sound = Sound(like.path, like.start, self._container) if like and sound else None
+        if like:
+            self._stream.codec_context.sample_aspect_ratio = like.pixel_aspect
+        self._end, self._step = 0.0, 1 / rate
         self._ticks = -1
 
     def write(self, image: np.ndarray, seconds: float) -> None:
@@ -188,11 +205,17 @@ class VideoWriter:
         self._ticks = max(round(seconds / TICK), self._ticks + 1)
         frame.pts, frame.time_base = self._ticks, TICK
         self._encode(frame)
+        self._end = seconds + self._step
+        if self._sound:
+            self._sound.write(seconds)
 
     def close(self) -> None:
         """Write what the encoder still holds, and the index of the file."""
         with closing(self._container):
             self._encode(None)
+            if self._sound:
+                with closing(self._sound):
+                    self._sound.write(self._end)
 
     def _encode(self, frame: av.VideoFrame | None) -> None:
         try:
@@ -206,9 +229,17 @@ class VideoWriter:
 class AnnotatedVideo:
     """A video of tracked images; a thread draws and encodes one image while the next is tracked."""
 
-    def __init__(self, path: Path, shape: tuple[int, ...], rate: float, show_scores: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        shape: tuple[int, ...],
+        rate: float,
+        show_scores: bool = False,
+        like: VideoFile | None = None,
+        sound: bool = True,
+    ) -> None:
         """Arguments are as of `VideoWriter` and `Annotator`."""
-        self._writer, self._annotator = VideoWriter(path, shape, rate), Annotator(show_scores)
+        self._writer, self._annotator = VideoWriter(path, shape, rate, like, sound), Annotator(show_scores)
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._last: Future[None] | None = None
 
