@@ -34,6 +34,8 @@ SLOWEST = 10_000
 """Most seconds that MP4 shows a frame."""
 TICK = Fraction(1, 90_000)
 """Seconds; the rates of videos are whole numbers of it."""
+WINDOW = 1280
+"""Longer side of the window at first, pixels of the screen."""
 ESCAPE = 27
 """Code of the key."""
 TRAIL = 30
@@ -273,13 +275,17 @@ class Window:
         try:
             if absent:
                 raise cv2.error
-            cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+            cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         except cv2.error:
             raise InputError("--show: there is no display here; give --video FILE instead") from None
-        self._title, self._annotator = title, Annotator(show_scores)
+        self._title, self._annotator, self._sized = title, Annotator(show_scores), False
 
     def show(self, image: np.ndarray, tracks: FrameTracks) -> bool:
         """Show `image` (H, W, 3) uint8 RGB with its tracks; whether to go on: False once the window is closed."""
+        if not self._sized:
+            scale = min(1.0, WINDOW / max(image.shape[:2]))
+            cv2.resizeWindow(self._title, round(scale * image.shape[1]), round(scale * image.shape[0]))
+            self._sized = True
         cv2.imshow(self._title, cv2.cvtColor(self._annotator.draw(image, tracks), cv2.COLOR_RGB2BGR))
         wanted_end = cv2.waitKey(1) & 0xFF in (ord("q"), ESCAPE)
         return not wanted_end and cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
