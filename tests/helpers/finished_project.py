@@ -38,10 +38,10 @@ variants:
   short-ta: {history: 5, spatial.enabled: false, identity.enabled: false}
 tables:
   table-1:
-    title: Comparison on DanceTrack
+    title: Comparison
     dataset: DanceTrack
     rows: {sort: sort, bot-sort: bot-sort, motip: base, ours: full, ours-extra: extra}
-  table-3: {title: Comparison on BFT, dataset: BFT, rows: {ours: full}}
+  table-3: {title: Comparison, dataset: BFT, rows: {ours: full}}
   table-4: {title: Adapters, dataset: DanceTrack, rows: {base: base, ta: ta, full: full}}
   table-8: {title: Speed, dataset: DanceTrack, rows: {detr: full, id-prediction: full, total: full}}
   table-11:

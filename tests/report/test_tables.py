@@ -26,7 +26,7 @@ def written(params: Experiment, root: Path) -> str:
 
 def table(text: str, name: str) -> dict[str, dict[str, str]]:
     """Label -> column -> cell of one table of the page; the words around it under the label ""."""
-    section = text.partition(f"## {name}: ")[2].partition("\n## ")[0]
+    section = text.partition(f"## {name} (")[2].partition("\n## ")[0]
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("|")]
     rows = {line[0]: dict(zip(lines[0], line, strict=True)) for line in lines[2:]}
     return rows | {"": {"": "\n".join(line for line in section.splitlines() if not line.startswith("|"))}}
@@ -51,7 +51,9 @@ def test_difference_and_its_error(params: Experiment, root: Path):
     told = rows[""][""]
     assert "against *no adapter*" in told
     # 3.0 ± 1.0 is beyond two standard errors, 1.3 ± 1.5 is not.
-    assert "Beyond 2 s.e. of 3 paired test sequences (noise of training not counted): SA + TA + IA\n" in told + "\n"
+    assert (
+        "Beyond 2 s.e. of 3 paired test sequences (noise of training not counted): SA + TA + IA (+3.0)\n" in told + "\n"
+    )
 
 
 def test_rows_that_the_paper_lacks_and_headings(params: Experiment, root: Path):
@@ -128,7 +130,7 @@ def test_several_seeds_are_averaged(changed_params: Callable[..., Experiment], r
     assert rows["no adapter"]["HOTA here"] == "59.0 ± 1.4"
     assert rows["SA + TA + IA"]["Δ HOTA here ± s.e."] == "+3.0 ± 1.0"
     threshold = 2 * math.sqrt(2) * statistics.stdev([0, 2]) / math.sqrt(2)
-    assert f"Beyond the seed noise, {threshold:.1f} HOTA with 2 seeds a row: SA + TA + IA" in rows[""][""]
+    assert f"Beyond the seed noise, {threshold:.1f} HOTA with 2 seeds a row: SA + TA + IA (+3.0)" in rows[""][""]
 
 
 def test_speed_history_and_similarity(params: Experiment, root: Path):

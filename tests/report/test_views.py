@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def test_a_number_has_the_decimals_of_its_metric():
     hours = METRICS["hours_per_epoch"]
     assert (hours.text(1.04), hours.text(0.0051), METRICS["hours_here"].text(0.5)) == ("1.0", "0.0051", "0.50")
     assert (METRICS["hours_here"].text(12.34), METRICS["gigabytes_here"].text(123.4)) == ("12.3", "123.4")
-    assert str(Number(-3.14, HOTA, 0.26)) == "-3.1 ± 0.3"
+    assert str(Number(-3.14, HOTA, 0.26)) == "−3.1 ± 0.3"  # noqa: RUF001
     assert str(Difference(-3.14, HOTA, 0.26)) == "−3.1 ± 0.3"  # noqa: RUF001
     assert str(Difference(0.0, HOTA)) == "+0.0" and str(Missing()) == "—"
 
@@ -72,15 +73,33 @@ def test_cells_of_a_row(params: Experiment, root: Path):
     table = paper_table(Results(params, root), "table-4")
     rows = {str(row.cells[0]): row for rows in table.groups.values() for row in rows}
     full, cited = rows["SA + TA + IA"], rows["SA"]
-    assert full.cells[1:5] == (
-        Text("`full`", "full"),
-        Number(71.7, HOTA),
-        Number(61.0, HOTA, best=True),
-        Difference(61.0 - 71.7, HOTA),
-    )
+    assert full.cells[1:4] == (Text("`full`", "full"), Number(71.7, HOTA), Number(61.0, HOTA, best=True))
+    assert [str(cell) for cell in full.cells[4:6]] == ["+2.3", "+3.0 ± 1.0"]
     assert full.record["HOTA_here"] == 61.0 and full.record["reference"] == "base"
     assert cited.cited and cited.cells[3] == Text() and cited.record["HOTA_here"] is None
     assert [len(row.cells) for row in rows.values()] == [len(table.columns)] * len(rows)
+
+
+def test_titles_tell_whose_data_and_differences_are_of_the_same_data(
+    params: Experiment, changed_params: Callable[..., Experiment], root: Path
+):
+    rendered = paper_table(Results(params, root), "table-4")
+    assert rendered.title == "Table 4 (made dancers; paper: DanceTrack): Adapters"
+    assert not any(column.title == "diff" for column in rendered.columns)
+    assert paper_table(Results(params, root), "table-3").title == "Table 3 (paper: BFT): Comparison"
+    splits = "{train: {sequences: 1}, val: {sequences: 1}, test: {sequences: 3}}"
+    real = f"catalogue: {{datasets: {{r: {{title: real, licence: none, folder: f, splits: {splits}}}}}}}\n"
+    changed = changed_params(
+        ("benchmark: tiny\n", real + "benchmark: tiny\n"),
+        ("splits: {train: 2, val: 1, test: 3}\n        render: {scene: dance, frames: 10}", "source: r"),
+        ("title: made dancers", "title: DanceTrack"),
+    )
+    table = paper_table(Results(changed, root), "table-4")
+    assert table.title == "Table 4 (DanceTrack): Adapters"
+    (full,) = (row for row in table.groups[""] if str(row.cells[0]) == "SA + TA + IA")
+    place = [(column.group, column.title) for column in table.columns].index(("HOTA", "diff"))
+    assert full.cells[place] == Difference(61.0 - 71.7, HOTA)
+    assert [len(row.cells) for row in table.groups[""]] == [len(table.columns)] * len(table.groups[""])
 
 
 def test_dvc_plots_columns_that_are_there(params: Experiment, root: Path):

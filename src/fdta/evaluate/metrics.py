@@ -23,9 +23,9 @@ class Metric:
     """Smaller values are printed with two significant digits."""
 
     def text(self, value: float, sign: bool = False) -> str:
-        """`value` as tables print it; with a sign: always one, and a proper minus."""
+        """`value` as tables print it, with a proper minus; `sign`: with a plus too."""
         digits = "#.2g" if abs(value) < self.two_digits_below else f".{self.decimals}f"
-        return f"{value:+{digits}}".replace("-", "−") if sign else f"{value:{digits}}"  # noqa: RUF001
+        return f"{value:{'+' if sign else ''}{digits}}".replace("-", "−")  # noqa: RUF001
 
 
 METRICS = {

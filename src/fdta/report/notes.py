@@ -100,6 +100,10 @@ def table_notes(results: Results, name: str, rows: list[TableRow]) -> tuple[str,
     return place, lines + resolution
 
 
+def _signed(label: str, difference: float) -> str:
+    return f"{label} ({HOTA.text(difference, sign=True)})"
+
+
 def _resolution(table: PaperTable, rows: list[TableRow], noise: SeedNoise | None) -> list[str]:
     """The references of a table's differences, and the differences that its noise leaves."""
     found = {row.paper.label: row.comparison for row in rows if row.comparison}
@@ -111,7 +115,7 @@ def _resolution(table: PaperTable, rows: list[TableRow], noise: SeedNoise | None
         lines.append(f"Δ HOTA: against {', '.join(references)}{' in turn' if len(references) > 1 else ''}")
     if errors:
         sequences = " to ".join(map(str, sorted({found[label].sequences for label in errors})))
-        beyond = [label for label, error in errors.items() if abs(differences[label]) > 2 * error]
+        beyond = [_signed(label, differences[label]) for label, e in errors.items() if abs(differences[label]) > 2 * e]
         lines.append(
             f"Beyond 2 s.e. of {sequences} paired test sequences (noise of training not counted):"
             f" {'; '.join(beyond) or 'none'}"
@@ -119,7 +123,7 @@ def _resolution(table: PaperTable, rows: list[TableRow], noise: SeedNoise | None
     if differences and noise:
         seeds = min(len(here.values) for row in rows if (here := row.here["HOTA"]))
         threshold = noise.threshold(seeds)
-        beyond = [label for label, difference in differences.items() if abs(difference) > threshold]
+        beyond = [_signed(label, value) for label, value in differences.items() if abs(value) > threshold]
         count = "one seed" if seeds == 1 else f"{seeds} seeds"
         lines.append(
             f"Beyond the seed noise, {HOTA.text(threshold)} HOTA with {count} a row: {'; '.join(beyond) or 'none'}"

@@ -50,6 +50,7 @@ def write_page(params: Experiment, root: Path, output: Path) -> None:
     environment.filters |= {"marked": marked, "value": value, "heads": heads}
     environment.globals["style"] = style
     template = environment.from_string(files("fdta.report").joinpath("page.html").read_text(encoding="utf-8"))
+    chains = _chains(params, root)
     page = template.render(
         benchmark=params.benchmark,
         dash=Missing(),
@@ -60,9 +61,10 @@ def write_page(params: Experiment, root: Path, output: Path) -> None:
         datasets=dataset_table(results),
         notes=measurement_notes(results),
         commit=commit(results.root),
+        span=_span(chains),
         machine=machine(),
         software=f"Python {platform.python_version()}, {platform.system()} {platform.machine()}",
-        chains=_chains(params, root),
+        chains=chains,
         described=described,
         variants=_variants(params),
         settings={
@@ -137,6 +139,17 @@ def _chains(params: Experiment, root: Path) -> dict[str, dict[str, Record]]:
             run = "/".join(place.split("/")[:3])
             found.setdefault(run if run in found else "what they were made from", {})[name] = record
     return {run: chain for run, chain in found.items() if chain}
+
+
+def _span(chains: dict[str, dict[str, Record]]) -> str:
+    """When the results were made, and how long it took; empty if there is no record."""
+    records = {path: record for chain in chains.values() for path, record in chain.items()}.values()
+    if not records:
+        return ""
+    days = sorted(record.made[:10] for record in records)
+    when = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
+    hours = sum(record.seconds for record in records) / 3600
+    return f"{when}, {len(records)} results in {hours:.1f} hours, those of steps that ran side by side added up"
 
 
 def _variants(params: Experiment) -> dict[str, str]:

@@ -21,18 +21,26 @@ def tables(results: Results) -> list[Table]:
 def paper_table(results: Results, name: str) -> Table:
     """The table `name` of the paper with our numbers."""
     table, rows = results.paper.tables[name], results.table_rows(name)
+    settings = results.params.tables[name]
+    dataset = results.benchmark.dataset_of(settings.dataset)
+    # A difference from the paper's number says something on the paper's data alone.
+    same_data = dataset is not None and results.params.dataset(dataset).render is None
     metrics = [METRICS[metric] for metric in table.metrics]
     columns = [Column("", text=True), Column("run", text=True)]
     for metric in metrics:
         columns += [Column("paper", metric.label, paper=True), Column("here", metric.label)]
-        columns.append(Column("diff", metric.label, page_only=True))
-    if table.references:
-        columns += [Column("paper", "Δ HOTA", paper=True), Column("here ± s.e.", "Δ HOTA")]
+        if same_data:
+            columns.append(Column("diff", metric.label, page_only=True))
+        if metric is HOTA and table.references:
+            columns += [Column("paper", "Δ HOTA", paper=True), Column("here ± s.e.", "Δ HOTA")]
     best = _best(metrics, rows)
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault(row.paper.group, []).append(_paper_row(row, metrics, best, bool(table.references)))
-    title = f"{name.capitalize().replace('-', ' ')}: {results.params.tables[name].title}"
+        made = _paper_row(row, metrics, best, same_data, bool(table.references))
+        groups.setdefault(row.paper.group, []).append(made)
+    data = [results.params.dataset(dataset).title] if dataset else []
+    data += [f"paper: {settings.dataset}"] if settings.dataset not in (dataset, *data) else []
+    title = f"{name.capitalize().replace('-', ' ')} ({'; '.join(data)}): {settings.title}"
     place, notes = table_notes(results, name, rows)
     return Table(tuple(columns), groups, name, title, place, tuple(notes))
 
@@ -119,7 +127,9 @@ def glance(results: Results) -> list[Row]:
     return rows
 
 
-def _paper_row(row: TableRow, metrics: list[Metric], best: set[tuple[str, str]], compared: bool) -> Row:
+def _paper_row(
+    row: TableRow, metrics: list[Metric], best: set[tuple[str, str]], same_data: bool, compared: bool
+) -> Row:
     mark = " †" if row.by_server else " ‡" if row.awaits_server else ""
     run = Text(f"`{row.measured_by}`{mark}", row.measured_by) if row.measured_by else Text("cited", "")
     cells: list[Cell] = [Text(row.paper.label), run]
@@ -136,19 +146,28 @@ def _paper_row(row: TableRow, metrics: list[Metric], best: set[tuple[str, str]],
         name, paper, here = metric.name, row.paper.values[metric.name], row.here[metric.name]
         cells.append(_number(paper, metric))
         cells.append(_number(here, metric, (row.key, name) in best) if row.measured_by else Text())
-        cells.append(Text() if here is None or paper is None else Difference(here.mean - paper, metric))
+        if same_data:
+            cells.append(Text() if here is None or paper is None else Difference(here.mean - paper, metric))
+        if metric is HOTA and compared:
+            cells += _comparison(row)
         record[f"{name}_paper"], record[f"{name}_here"] = paper, here.mean if here else None
         record[f"{name}_seeds"] = len(here.values) if here else None
         record[f"{name}_seed_deviation"] = here.deviation if here else None
     if compared:
         found = row.comparison
-        for value, error in ((found.paper, None), (found.here, found.error)) if found else ():
-            cells.append(Missing() if value is None else Difference(value, HOTA, error))
-        cells += [] if found else [Text(), Text()]
         names = ("reference", *(f"HOTA_difference_{what}" for what in ("paper", "here", "standard_error")))
         values = dataclasses.astuple(found) if found else (None,) * 5
         record |= zip((*names, "paired_sequences"), values, strict=True)
     return Row(tuple(cells), record, cited=row.measured_by is None)
+
+
+def _comparison(row: TableRow) -> list[Cell]:
+    """The paper's difference of HOTA from the row's reference, and ours."""
+    if row.comparison is None:
+        return [Text(), Text()]
+    here, error = row.comparison.here, row.comparison.error
+    numbers = ((row.comparison.paper, None), (here, error))
+    return [Missing() if value is None else Difference(value, HOTA, deviation) for value, deviation in numbers]
 
 
 def _number(value: Measured | float | None, metric: Metric, best: bool = False) -> Number | Missing:
