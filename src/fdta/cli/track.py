@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
-from fdta.cli import add_compute, add_description, add_params, add_precision, output_file
+from fdta.cli import WEIGHTS, add_compute, add_description, add_params, add_precision, output_file
 from fdta.errors import InputError
 from fdta.files import check_outputs, check_replaceable
 from fdta.names import Run
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="video file, folder of images, image pattern (frames/%%06d.jpg), index of a webcam, one sequence, or a "
         "folder of sequences (data/dance/test)",
     )
-    parser.add_argument("--weights", metavar="RUN", help="run (dance/full/seed-0) or checkpoint file (model.pt)")
+    parser.add_argument("--weights", metavar="RUN", help=WEIGHTS)
     parser.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of models/ and tracks/")
     parser.add_argument(
         "--output", type=Path, metavar="TRACKS", help="by default tracks/RUN/NAME.txt; of sequences tracks/RUN/SPLIT/"
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _track(options: argparse.Namespace) -> None:
+    from fdta.acquire.pretrained import Pretrained
     from fdta.cli.run import execute_step
     from fdta.data.motchallenge import IMAGE_EXTENSIONS
     from fdta.device import choose_device
@@ -52,12 +54,13 @@ def _track(options: argparse.Namespace) -> None:
     from fdta.track.run import Part, track_split
     from fdta.track.source import is_sequence, is_split, open_source
     from fdta.track.video import track_video
-    from fdta.track.weights import load_run
+    from fdta.track.weights import find_weights, load_run
 
     if options.weights is None:
         raise InputError(
-            "--weights is missing: give a run or a checkpoint file; `fdta train dance/full/seed-0` trains one and "
-            "`make tables` all, `fdta weights import` reads a published one"
+            f"--weights is missing; type: {shlex.join(['fdta', 'track', options.input, '--weights', 'dancetrack'])} "
+            f"(other published trackers: fdta weights list; or give a run such as dance/full/seed-0, which fdta train "
+            f"makes, or a checkpoint file such as model.pt)"
         )
     device = choose_device(options.device, 1 if options.threads is None else options.threads)
     dtype = precision(options.dtype, device)
@@ -66,7 +69,8 @@ def _track(options: argparse.Namespace) -> None:
         raise InputError(f"{options.input}: --part needs a folder of sequences")
     if split and (options.video or options.json):
         raise InputError(f"{options.input}: a folder of sequences; --video and --json need one sequence or video")
-    run = None if Path(options.weights).is_file() or Path(options.weights).suffix else Run.parse(options.weights)
+    weights = find_weights(options.weights, options.params)
+    run = weights if isinstance(weights, Run) else None
     if split and run and options.output is None and _is_data_of(options, run):
         if options.dtype != "float32":
             raise InputError(f"--dtype {options.dtype}: tracks/{run} is made in float32; give --output FOLDER")
@@ -85,7 +89,7 @@ def _track(options: argparse.Namespace) -> None:
     read = [
         options.input if split or not Path(options.input).is_dir() or is_sequence(Path(options.input)) else None,
         options.params,
-        options.root / "models" if run else options.weights,
+        options.root / "models" if run else weights.folder if isinstance(weights, Pretrained) else options.weights,
     ]
     check_outputs([options.output, options.video, options.json], read)
     model, settings, name = load_run(options.weights, options.root, device, options.params, options.benchmark)
