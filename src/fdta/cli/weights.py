@@ -10,6 +10,7 @@ from fdta.cli import WEIGHTS, add_action, add_catalogue, add_description, output
 from fdta.errors import InputError
 from fdta.files import check_outputs
 from fdta.names import Run
+from fdta.settings import suggestion
 
 if TYPE_CHECKING:
     from fdta.model.published import PublishedCheckpoint
@@ -62,13 +63,11 @@ def _get(options: argparse.Namespace) -> None:
     named, checkpoints = pretrained(options.params), catalogue_beside(options.params).checkpoints
     if options.file in named and options.output is None:
         tracker = named[options.file]
-        print(f"{tracker.name}: {tracker.checkpoint.licence}")
-        path = tracker.get()
-        print(f"whole: {path}; fdta track VIDEO --weights {tracker.name}")
+        print(f"whole: {tracker.get()}; fdta track VIDEO --weights {tracker.name}")
         return
     file = named[options.file].file if options.file in named else options.file
     if file not in checkpoints:
-        raise InputError(f"{file}: not in the catalogue, which has {', '.join((*named, *checkpoints))}")
+        raise InputError(f"{file}: not in the catalogue; {suggestion(file, (*named, *checkpoints))}")
     checkpoint = checkpoints[file]
     output = options.output or Path("pretrained") / file
     check_outputs([output], [options.params])
