@@ -16,7 +16,7 @@ import pytest
 from helpers.loopback import COMMIT, Loopback, serving
 
 from fdta.acquire.catalogue import Place
-from fdta.acquire.download import Checksums, Patience, fetch
+from fdta.acquire.download import Checksums, Origin, Patience, fetch
 from fdta.errors import InputError
 
 for module in ("filelock", "requests"):
@@ -257,6 +257,22 @@ def test_a_pattern_picks_a_file_for_good(listed, elsewhere):
     assert picked(name="again.pth").read_bytes() == CONTENT
     listings = [path for _, path, _ in listed.requests if path.startswith("/api/")]
     assert listings == ["/api/models/owner/weights"]
+
+
+def test_a_record_is_not_trusted(listed):
+    origin = {"from": "https://huggingface.co/owner/weights", "file": "../dance.pth", "commit": COMMIT}
+    Path("checksums.json").write_text(json.dumps({"checkpoints/d.pth": origin}))
+    assert Checksums().origin("checkpoints/d.pth", WEIGHTS) is None
+    assert Checksums().origin("checkpoints/d.pth", Place(hub="model:owner/weights")) is None
+    Path("checksums.json").write_text(json.dumps({"checkpoints/d.pth": origin | {"file": "dance.pth"}}))
+    assert Checksums().origin("checkpoints/d.pth", WEIGHTS) == Origin("dance.pth", COMMIT)
+    for other in ({"hub": "model:owner/other"}, {"pattern": "*bft*"}, {"revision": "v2"}):
+        assert Checksums().origin("checkpoints/d.pth", dataclasses.replace(WEIGHTS, **other)) is None
+
+
+def test_a_file_of_the_hub_is_called_as_its_entry_wherever_it_goes(listed):
+    fetch(Place(hub="model:owner/weights"), Path("elsewhere.pth"), "checkpoints/bft.pth", patience=PATIENCE)
+    assert Path("elsewhere.pth").read_bytes() == b"bird"
 
 
 def test_a_picked_file_goes_on_after_a_cut(listed, monkeypatch):

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -121,7 +121,7 @@ class Checksums:
         file, commit = str(entry.get("file", "")), str(entry.get("commit", ""))
         if not file or entry.get("from") != str(place) or place.revision not in (None, commit):
             return None
-        return Origin(file, commit) if _fits(file, place) else None
+        return Origin(file, commit) if _fits(file, place, key) else None
 
     def _read(self) -> dict[str, dict[str, int | str]]:
         return read_json(dict[str, dict[str, int | str]], self.path) or {}
@@ -164,7 +164,7 @@ def fetch(
         if place.url is not None:
             arrived = _from_url(place.url, path, place.size, patience)
         elif place.hub is not None:
-            arrived, origin = _from_hub(place, place.hub, path, checksums.origin(key, place))
+            arrived, origin = _from_hub(place, place.hub, path, key, checksums.origin(key, place))
         else:
             arrived = _from_drive(str(place.drive), path, patience)
         _check_or_remove(checksums, arrived, key, place, path, origin)
@@ -319,7 +319,7 @@ def _validator(note: Path, url: str) -> str | None:
     return None if version is None or version.startswith("W/") else version
 
 
-def _from_hub(place: Place, hub: str, path: Path, recorded: Origin | None) -> tuple[Path, Origin]:
+def _from_hub(place: Place, hub: str, path: Path, key: str, recorded: Origin | None) -> tuple[Path, Origin]:
     """Download from the Hugging Face hub with its client, which resumes and retries; the file's path and origin.
 
     What was `recorded` is downloaded again where it is not None.
@@ -331,14 +331,13 @@ def _from_hub(place: Place, hub: str, path: Path, recorded: Origin | None) -> tu
         disable_progress_bars()
     kind, _, repository = hub.rpartition(":")
     wanted: dict[str, Any] = {"repo_id": repository, "repo_type": kind or "dataset"}
-    asked = f"{place}, {recorded.file if recorded else place.file or place.pattern or path.name}"
-    with _hub_errors(asked, path):
-        if recorded is not None:
-            origin = recorded
-        elif place.pattern is not None:
-            origin = _picked(place, place.pattern, wanted)
-        else:
-            origin = Origin(place.file or path.name, place.revision)
+    if recorded is not None:
+        origin = recorded
+    elif place.pattern is not None:
+        with _hub_errors(f"{place}, {place.pattern}", path):
+            origin = _picked(place, place.pattern, key, wanted)
+    else:
+        origin = Origin(place.file or PurePosixPath(key).name, place.revision)
     where = f"{place}, {origin.file}"
     wanted |= {"filename": origin.file, "endpoint": os.environ.get("HF_ENDPOINT")}
     local: dict[str, Any] = {"revision": origin.commit, "local_dir": path.parent / ".hub"}
@@ -352,7 +351,7 @@ def _from_hub(place: Place, hub: str, path: Path, recorded: Origin | None) -> tu
         return Path(hf_hub_download(**wanted, **local)), Origin(origin.file, told.commit_hash)
 
 
-def _picked(place: Place, pattern: str, wanted: dict[str, Any]) -> Origin:
+def _picked(place: Place, pattern: str, key: str, wanted: dict[str, Any]) -> Origin:
     """The one file of the hub's repository that fits the pattern of `place`, at the commit that is the newest now.
 
     Raises:
@@ -362,7 +361,7 @@ def _picked(place: Place, pattern: str, wanted: dict[str, Any]) -> Origin:
 
     found: Any = HfApi(endpoint=os.environ.get("HF_ENDPOINT")).repo_info(**wanted, revision=place.revision, timeout=60)
     files = sorted(sibling.rfilename for sibling in found.siblings or () if is_inside(sibling.rfilename))
-    fitting = [file for file in files if _fits(file, place)]
+    fitting = [file for file in files if _fits(file, place, key)]
     if len(fitting) != 1:
         wrong = f"fits {_listed(fitting)}" if fitting else f"fits no file, there are {_listed(files)}"
         raise InputError(
@@ -371,11 +370,11 @@ def _picked(place: Place, pattern: str, wanted: dict[str, Any]) -> Origin:
     return Origin(fitting[0], found.sha)
 
 
-def _fits(file: str, place: Place) -> bool:
-    """Whether `place` can mean the file of the hub's repository with this path."""
+def _fits(file: str, place: Place, key: str) -> bool:
+    """Whether `place` can mean the file of the hub's repository with this path, for the entry `key`."""
     if place.pattern is not None:
         return is_inside(file) and fnmatch.fnmatchcase(file.lower(), place.pattern.lower())
-    return place.file in (None, file)
+    return file == (place.file or PurePosixPath(key).name)
 
 
 def _listed(files: list[str]) -> str:
