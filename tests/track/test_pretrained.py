@@ -23,6 +23,7 @@ from fdta.acquire.download import Patience
 from fdta.acquire.pretrained import cache_folder, pretrained
 from fdta.cli import main
 from fdta.errors import InputError
+from fdta.experiment.sources import code_digests
 from fdta.model.checkpoint import save_model
 from fdta.model.fdta import FDTA
 from fdta.model.weights import to_published
@@ -272,6 +273,11 @@ def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert cache_folder() == tmp_path / "xdg" / "fdta"
     monkeypatch.setenv("FDTA_CACHE", "~/here")
     assert cache_folder() == tmp_path / "here"
+
+
+def test_the_code_of_downloads_decides_no_tracks() -> None:
+    for entry in ("fdta.track.run", "fdta.train.tracker"):
+        assert not [module for module in code_digests(entry) if module.startswith(("fdta.acquire", "fdta.model.exch"))]
 
 
 def test_an_entry_that_changes_has_another_folder() -> None:

@@ -100,10 +100,10 @@ def cache_folder() -> Path:
     Raises:
         InputError: none of them is known.
     """
-    if given := os.environ.get(CACHE):
-        return Path(given).expanduser()
     base = os.environ.get("XDG_CACHE_HOME", "")
     try:
+        if given := os.environ.get(CACHE):
+            return Path(given).expanduser()
         # A relative one is to be ignored, as its specification has it.
         return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "fdta"
     except RuntimeError:

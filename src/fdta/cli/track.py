@@ -59,8 +59,8 @@ def _track(options: argparse.Namespace) -> None:
     if options.weights is None:
         raise InputError(
             f"--weights is missing; type: {shlex.join(['fdta', 'track', options.input, '--weights', 'dancetrack'])} "
-            f"(other published trackers: fdta weights list; or give a run such as dance/full/seed-0, which fdta train "
-            f"makes, or a checkpoint file such as model.pt)"
+            f"(or another name of `fdta weights list`, a run, which `fdta train dance/full/seed-0` makes, or a "
+            f"checkpoint file such as model.pt)"
         )
     device = choose_device(options.device, 1 if options.threads is None else options.threads)
     dtype = precision(options.dtype, device)
