@@ -8,9 +8,10 @@ from pathlib import Path, PurePosixPath
 import pytest
 import yaml
 
-from fdta.acquire.catalogue import Place, read_catalogue
+from fdta.acquire.catalogue import Place, catalogue_beside, read_catalogue
 from fdta.acquire.convert import is_part_of
 from fdta.experiment.params import Experiment
+from fdta.experiment.steps import Steps
 from fdta.settings import ParamsError
 
 ROOT = Path(__file__).parents[2]
@@ -105,6 +106,43 @@ def test_data_sets_without_an_entry(tmp_path):
         params_with(tmp_path, {}, source="min")
     with pytest.raises(ParamsError, match=r"catalogue\.sets: unknown key; did you mean datasets"):
         params_with(tmp_path, {"sets": {}}, source="bft")
+
+
+@pytest.mark.parametrize(
+    ("file", "entry", "told"),
+    [
+        ("../a.pth", {}, "catalogue.checkpoints.../a.pth: names a file"),
+        ("a.pth", {"name": "a/b"}, "name: letters, digits"),
+        ("a.pth", {"name": "a.pth"}, "name: letters, digits"),
+        ("a.pth", {"name": "a", "kind": "depth"}, "only one file of a whole tracker has a name"),
+        ("a.pth", {"name": "a", "kind": "YOLO"}, "'YOLO' is not allowed"),
+        ("a.pth", {"name": "bft"}, "fdta_bft.pth has the name 'bft' already"),
+        ("a.pth", {"url": None, "hub": "a/b", "file": "x", "pattern": "*"}, "give file or pattern"),
+        ("a.pth", {"pattern": "*"}, "file, pattern and revision go with hub"),
+    ],
+)
+def test_wrong_checkpoints_are_refused_with_their_place(file, entry, told):
+    entry = {"url": "http://x/a.pth", "licence": "MIT"} | entry
+    entry = {key: value for key, value in entry.items() if value is not None}
+    with pytest.raises(ParamsError) as error:
+        read_catalogue({"checkpoints": {file: entry}})
+    assert told in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_settings_file_may_be_absent_or_have_nothing_else(tmp_path):
+    path = tmp_path / "params.yaml"
+    assert catalogue_beside(path) == read_catalogue()
+    path.write_text("learning_rate: 3\n")
+    assert catalogue_beside(path) == read_catalogue()
+    path.write_text("catalogue: {checkpoints: {b.pth: {url: http://x/b.pth, licence: MIT, name: b}}}\n")
+    assert catalogue_beside(path).checkpoints["b.pth"].name == "b"
+
+
+def test_what_commands_call_a_checkpoint_makes_no_other_job():
+    params = Experiment(ROOT / "params.yaml", "paper")
+    job = Steps(params).checkpoint("pretrained/r50_deformable_detr_motip_bft.pth").job
+    assert job.place.url == params.checkpoints["r50_deformable_detr_motip_bft.pth"].url
+    assert job.place.name is None and job.place.kind is None
 
 
 def test_what_belongs_to_a_split():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -12,10 +13,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers.loopback import Loopback, serving
+from helpers.loopback import COMMIT, Loopback, serving
 
 from fdta.acquire.catalogue import Place
-from fdta.acquire.download import Checksums, Patience, fetch
+from fdta.acquire.download import Checksums, Origin, Patience, fetch
 from fdta.errors import InputError
 
 for module in ("filelock", "requests"):
@@ -224,6 +225,118 @@ def test_hub_refusals(hub, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="HF_HUB_OFFLINE") as error:
         from_hub(tmp_path, file="c.zip")
     assert "\n" not in str(error.value)
+
+
+WEIGHTS = Place(hub="model:owner/weights", pattern="*dance*.pth")
+
+
+@pytest.fixture
+def listed(hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = hub.folder / "hub" / "owner" / "weights"
+    (folder / "best").mkdir(parents=True)
+    for name, content in {"best/FDTA_DanceTrack.pth": CONTENT, "bft.pth": b"bird", "README.md": b"text"}.items():
+        (folder / name).write_bytes(content)
+    return hub
+
+
+def picked(place: Place = WEIGHTS, name: str = "d.pth") -> Path:
+    fetch(place, Path(name), "checkpoints/d.pth", patience=PATIENCE)
+    return Path(name)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_pattern_picks_a_file_for_good(listed, elsewhere):
+    listed.elsewhere = elsewhere
+    assert picked().read_bytes() == CONTENT
+    recorded = json.loads(Path("checksums.json").read_text())["checkpoints/d.pth"]
+    assert recorded["file"] == "best/FDTA_DanceTrack.pth" and recorded["commit"] == COMMIT
+    assert recorded["from"] == "https://huggingface.co/owner/weights" and recorded["sha256"] == DIGEST
+    # Another file that fits would make the pattern ambiguous; what was picked is recorded, so no listing is asked for.
+    (listed.folder / "hub" / "owner" / "weights" / "dance2.pth").write_bytes(b"newer")
+    assert picked(name="again.pth").read_bytes() == CONTENT
+    listings = [path for _, path, _ in listed.requests if path.startswith(("/api/models", "/api/datasets"))]
+    assert listings == ["/api/models/owner/weights"]
+
+
+def test_a_record_is_not_trusted(listed):
+    origin = {"from": "https://huggingface.co/owner/weights", "file": "../dance.pth", "commit": COMMIT}
+    Path("checksums.json").write_text(json.dumps({"checkpoints/d.pth": origin}))
+    assert Checksums().origin("checkpoints/d.pth", WEIGHTS) is None
+    assert Checksums().origin("checkpoints/d.pth", Place(hub="model:owner/weights")) is None
+    Path("checksums.json").write_text(json.dumps({"checkpoints/d.pth": origin | {"file": "dance.pth"}}))
+    assert Checksums().origin("checkpoints/d.pth", WEIGHTS) == Origin("dance.pth", COMMIT)
+    for other in ({"hub": "model:owner/other"}, {"pattern": "*bft*"}, {"revision": "v2"}):
+        assert Checksums().origin("checkpoints/d.pth", dataclasses.replace(WEIGHTS, **other)) is None
+
+
+def test_a_file_of_the_hub_is_called_as_its_entry_wherever_it_goes(listed):
+    fetch(Place(hub="model:owner/weights"), Path("elsewhere.pth"), "checkpoints/bft.pth", patience=PATIENCE)
+    assert Path("elsewhere.pth").read_bytes() == b"bird"
+
+
+def test_a_picked_file_goes_on_after_a_cut(listed, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1 << 16)
+    listed.elsewhere = True
+    stored = "/stored/owner/weights/best/FDTA_DanceTrack.pth"
+    listed.faults[stored] = ["cut 131072"]
+    assert picked().read_bytes() == CONTENT
+    assert listed.gets(stored) == [None, "bytes=131072-"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "told"),
+    [
+        ("*sport*.pth", "'*sport*.pth' fits no file, there are README.md, best/FDTA_DanceTrack.pth, bft.pth; name one"),
+        ("*.pth", "'*.pth' fits best/FDTA_DanceTrack.pth, bft.pth; name one as `file`"),
+        ("dance*.pth", "fits no file"),
+    ],
+)
+def test_patterns_that_pick_no_file(listed, pattern, told):
+    with pytest.raises(InputError) as error:
+        picked(Place(hub="model:owner/weights", pattern=pattern))
+    assert str(error.value).startswith("https://huggingface.co/owner/weights: the pattern")
+    assert told in str(error.value) and "\n" not in str(error.value)
+    assert not Path("d.pth").exists() and not Path("checksums.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ("401", "the hub answers 401 Unauthorized"),
+        ("403", "the hub answers 403"),
+        ("404", "the hub answers 404"),
+        ("429", "too many requests from here; wait"),
+        ("500", "cannot be reached .*give the command again"),
+        ("gated", "accept the terms on that page"),
+        ("absent", "no such repository, or shows it to its members only"),
+        ("revision", "no such file"),
+    ],
+)
+def test_what_the_hub_answers_instead_of_a_listing(listed, answer, told):
+    place, asked = WEIGHTS, "/api/models/owner/weights"
+    if answer == "gated":
+        listed.gated.add(asked)
+    elif answer == "absent":
+        place = dataclasses.replace(place, hub="model:owner/other")
+    elif answer == "revision":
+        place = dataclasses.replace(place, revision="v2")
+    else:
+        listed.faults[asked] = [answer] * 9
+    with pytest.raises(InputError, match=told) as error:
+        picked(place)
+    assert "\n" not in str(error.value) and not Path("d.pth").exists()
+
+
+def test_names_in_a_listing_are_not_trusted(listed, monkeypatch):
+    from huggingface_hub import HfApi
+
+    files = [SimpleNamespace(rfilename=name) for name in ("../dance.pth", "/dance.pth", "dance\x1b[2J.txt")]
+    monkeypatch.setattr(HfApi, "repo_info", lambda *_, **__: SimpleNamespace(sha=COMMIT, siblings=files))
+    with pytest.raises(InputError, match=r"fits no file, there are 'dance\\x1b\[2J\.txt';"):
+        picked()
 
 
 def test_drive_out_of_reach(tmp_path, monkeypatch):

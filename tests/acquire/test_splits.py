@@ -319,4 +319,4 @@ def test_weights(workspace, published, capsys):
     assert main(["weights", "get", "a.pth", "--output", "b/c.pth"]) == 0
     assert Path("b/c.pth").is_file()
     assert main(["weights", "get", "b.pth"]) == 2
-    assert "b.pth: not in the catalogue, which has r50_deformable_detr_coco.pth" in capsys.readouterr().err
+    assert "b.pth: not in the catalogue; did you mean a.pth?" in capsys.readouterr().err

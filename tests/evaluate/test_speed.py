@@ -151,7 +151,7 @@ def test_drawn_frames_with_a_number_of_objects() -> None:
         ("infer --size 64 100000", "to 8192"),
         ("infer --repeats 0", "--repeats 0"),
         ("infer --frames 0", "--frames 0"),
-        ("infer --params other.yaml", "--weights"),
+        ("infer --params other.yaml", "other.yaml: no such file"),
         ("infer --output .", "fdta: .: is a folder"),
         ("load --run dance/full/seed-0 --size 64 64", "--size is of drawn frames"),
         ("pipeline --objects 51", "--objects 51"),

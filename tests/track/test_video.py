@@ -22,6 +22,7 @@ import pytest
 import torch
 
 import fdta
+from fdta.acquire.pretrained import pretrained
 from fdta.cli import main
 from fdta.data.motchallenge import read_boxes, read_sequence, write_boxes
 from fdta.errors import InputError
@@ -424,8 +425,8 @@ def test_import_is_light():
 def test_examples_of_the_docs(repository, clip, tmp_path, monkeypatch, page):
     settings = Experiment(repository / "params.yaml", "synthetic").settings("dance", "full")
     torch.manual_seed(0)
-    save_model(tmp_path / "models/dance/full/seed-0/model.pt", FDTA(settings), settings, "dance/full/seed-0")
-    (tmp_path / "params.yaml").write_text((repository / "params.yaml").read_text())
+    monkeypatch.setenv("FDTA_CACHE", str(tmp_path / "cache"))
+    save_model(pretrained(Path())["dancetrack"].imported, FDTA(settings), settings, "dance/full/seed-0")
     clip.rename(tmp_path / "street.mp4")
     monkeypatch.chdir(tmp_path)
     (example,) = re.findall(r"```python\n(.*?)```", (repository / page).read_text(), re.DOTALL)

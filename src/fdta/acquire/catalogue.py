@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from dataclasses import field
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 from fdta.evaluate.settings import Preprocessing
-from fdta.settings import ParamsError, mapping, read_settings, read_yaml, require, settings, suggestion
+from fdta.settings import NAME, ParamsError, mapping, read_settings, read_yaml, require, settings, suggestion
 
+Kind = Literal["FDTA", "MOTIP", "detector", "depth"]
+"""What a published checkpoint is: a whole tracker of FDTA or MOTIP, a detector alone, or a depth network."""
 SHIPPED = Path(__file__).with_name("catalogue.yaml")
 
 
@@ -25,7 +27,10 @@ class Place:
     hub: str | None = None
     """Repository of the Hugging Face hub, ``OWNER/NAME``; models are ``model:OWNER/NAME``."""
     file: str | None = None
-    """Path in the hub's repository; null: the name of the entry."""
+    """Path in the hub's repository; null: the name of the entry, or see `pattern`."""
+    pattern: str | None = None
+    """Instead of `file`, where the name is not known: pattern of its path in the hub's repository. ``*`` is any text,
+    also with slashes, ``?`` one character, ``[...]`` one of these; case makes no difference. One file must fit."""
     revision: str | None = None
     """Commit, branch or tag of the hub's repository; null: the newest of its main branch."""
     drive: str | None = None
@@ -42,7 +47,9 @@ class Place:
         ways = [self.hub, self.drive, self.drive_folder, self.url]
         require(sum(way is not None for way in ways) == 1, "give one of hub, drive, drive_folder and url")
         require(self.hub is None or re.fullmatch(r"(model:)?[\w.-]+/[\w.-]+", self.hub) is not None, "hub: OWNER/NAME")
-        require(self.hub is not None or self.file is self.revision is None, "file and revision go with hub")
+        told = (self.file, self.pattern, self.revision)
+        require(self.hub is not None or told == (None, None, None), "file, pattern and revision go with hub")
+        require(self.file is None or self.pattern is None, "give file or pattern")
         require(self.file is None or is_inside(self.file), "file is a path in the repository, without ..")
         for way in (self.drive, self.drive_folder):
             require(
@@ -73,6 +80,16 @@ class Checkpoint(Place):
     """A published checkpoint."""
 
     licence: str
+    kind: Kind | None = None
+    """What it is; null: not known."""
+    name: str | None = None
+    """Short name that commands which track take instead of a file; null: none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.name is None or re.fullmatch(NAME, self.name) is not None, "name: letters, digits, - and _")
+        alone = self.kind in ("detector", "depth") or self.drive_folder is not None
+        require(self.name is None or not alone, "only one file of a whole tracker has a name; remove name")
 
 
 @settings
@@ -172,7 +189,27 @@ def read_catalogue(additions: Any = None, path: Path = SHIPPED) -> Catalogue:
     """
     shipped = _read(read_yaml(SHIPPED), "", SHIPPED)
     added = _read(additions or {}, "catalogue.", path)
-    return Catalogue(shipped.datasets | added.datasets, shipped.checkpoints | added.checkpoints)
+    checkpoints = shipped.checkpoints | added.checkpoints
+    first: dict[str, str] = {}
+    for file, checkpoint in checkpoints.items():
+        if checkpoint.name is not None and first.setdefault(checkpoint.name, file) != file:
+            raise ParamsError(
+                f"{path}: catalogue.checkpoints.{file}.name: {first[checkpoint.name]} has the name {checkpoint.name!r} "
+                f"already; choose another, or replace that entry"
+            )
+    return Catalogue(shipped.datasets | added.datasets, checkpoints)
+
+
+def catalogue_beside(params: Path) -> Catalogue:
+    """The shipped catalogue, with the additions of the settings file `params` if there is one.
+
+    Other keys of that file are not looked at.
+
+    Raises:
+        ParamsError: a wrong key or value among the additions, with its place.
+    """
+    additions = read_yaml(params).get("catalogue") if params.is_file() else None
+    return read_catalogue(additions, params)
 
 
 def is_inside(path: str) -> bool:
@@ -186,6 +223,9 @@ def _read(value: Any, where: str, path: Path) -> Catalogue:
     for key in raw:
         if key not in ("datasets", "checkpoints"):
             raise ParamsError(f"{path}: {where}{key}: unknown key; {suggestion(key, ('datasets', 'checkpoints'))}")
+    for name in mapping(raw.get("checkpoints") or {}, f"{where}checkpoints", path):
+        if not re.fullmatch(r"[\w-][\w.-]*", name):
+            raise ParamsError(f"{path}: {where}checkpoints.{name}: names a file; use letters, digits, . _ -")
     return Catalogue(
         *(
             {

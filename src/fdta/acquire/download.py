@@ -6,6 +6,7 @@ What the catalogue does not know of a file, its size and SHA-256, is recorded at
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import logging
 import os
@@ -16,7 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -55,13 +56,31 @@ class _Interrupted(Exception):
     """The connection was cut, stalled or refused for now: worth another try."""
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Which file of a hub's repository a place means."""
+
+    file: str
+    """Path in the repository."""
+    commit: str | None
+    """Commit, branch or tag; None: the newest of the main branch."""
+
+
 class Checksums:
     """Sizes and SHA-256 of files that were downloaded once, in a JSON file that may be committed."""
 
     def __init__(self, path: Path = CHECKSUMS) -> None:
         self.path = Path(path)
 
-    def check(self, file: Path, key: str, place: Place, called: Path | None = None, record: bool = True) -> None:
+    def check(
+        self,
+        file: Path,
+        key: str,
+        place: Place,
+        called: Path | None = None,
+        record: bool = True,
+        origin: Origin | None = None,
+    ) -> None:
         """Compare `file` with what `place` or the record tells under `key`; record what neither knows.
 
         Args:
@@ -70,6 +89,7 @@ class Checksums:
             place: what the catalogue tells.
             called: path for messages, by default `file`.
             record: whether to record; not what came from elsewhere.
+            origin: file and commit of the hub that it came from, to be recorded too.
 
         Raises:
             InputError: it is another file.
@@ -85,12 +105,23 @@ class Checksums:
             raise InputError(f"{called or file}: {size} bytes instead of the {known_size} that {told_by} tells")
         digest = _digest(file)
         if known_digest is None:
-            self._record(key, {"bytes": size, "sha256": digest, "from": str(place)})
+            entry: dict[str, int | str] = {"bytes": size, "sha256": digest, "from": str(place)}
+            if origin is not None and origin.commit is not None:
+                entry |= {"file": origin.file, "commit": origin.commit}
+            self._record(key, entry)
         elif digest != known_digest:
             raise InputError(
                 f"{called or file}: another file than {told_by} tells (SHA-256 {digest[:12]}... instead of "
                 f"{str(known_digest)[:12]}...)"
             )
+
+    def origin(self, key: str, place: Place) -> Origin | None:
+        """Where in the hub's repository the file recorded under `key` is; None: not recorded, or of another place."""
+        entry = self._read().get(key, {})
+        file, commit = str(entry.get("file", "")), str(entry.get("commit", ""))
+        if not file or entry.get("from") != str(place) or place.revision not in (None, commit):
+            return None
+        return Origin(file, commit) if _fits(file, place, key) else None
 
     def _read(self) -> dict[str, dict[str, int | str]]:
         return read_json(dict[str, dict[str, int | str]], self.path) or {}
@@ -129,13 +160,14 @@ def fetch(
             _check_or_remove(checksums, path, key, place, path)
             return
         _LOG.info("%s: downloading from %s", path, place)
+        origin = None
         if place.url is not None:
             arrived = _from_url(place.url, path, place.size, patience)
         elif place.hub is not None:
-            arrived = _from_hub(place, place.hub, path)
+            arrived, origin = _from_hub(place, place.hub, path, key, checksums.origin(key, place))
         else:
             arrived = _from_drive(str(place.drive), path, patience)
-        _check_or_remove(checksums, arrived, key, place, path)
+        _check_or_remove(checksums, arrived, key, place, path, origin)
         os.replace(arrived, path)
 
 
@@ -158,9 +190,11 @@ def gigabytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
-def _check_or_remove(checksums: Checksums, file: Path, key: str, place: Place, called: Path) -> None:
+def _check_or_remove(
+    checksums: Checksums, file: Path, key: str, place: Place, called: Path, origin: Origin | None = None
+) -> None:
     try:
-        checksums.check(file, key, place, called)
+        checksums.check(file, key, place, called, origin=origin)
     except InputError as error:
         file.unlink()
         _note(called).unlink(missing_ok=True)
@@ -285,36 +319,87 @@ def _validator(note: Path, url: str) -> str | None:
     return None if version is None or version.startswith("W/") else version
 
 
-def _from_hub(place: Place, hub: str, path: Path) -> Path:
-    """Download from the Hugging Face hub with its client, which resumes and retries; the file's path."""
-    from huggingface_hub import errors, hf_hub_download
+def _from_hub(place: Place, hub: str, path: Path, key: str, recorded: Origin | None) -> tuple[Path, Origin]:
+    """Download from the Hugging Face hub with its client, which resumes and retries; the file's path and origin.
+
+    What was `recorded` is downloaded again where it is not None.
+    """
+    from huggingface_hub import hf_hub_download
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     if not sys.stderr.isatty():
         disable_progress_bars()
     kind, _, repository = hub.rpartition(":")
-    file = place.file or path.name
-    wanted: dict[str, Any] = {
-        "repo_id": repository,
-        "filename": file,
-        "repo_type": kind or "dataset",
-        "revision": place.revision,
-        "local_dir": path.parent / ".hub",
-        "endpoint": os.environ.get("HF_ENDPOINT"),
-    }
-    where = f"{place}, {file}"
-    try:
-        told: Any = hf_hub_download(**wanted, dry_run=True)
+    wanted: dict[str, Any] = {"repo_id": repository, "repo_type": kind or "dataset"}
+    if recorded is not None:
+        origin = recorded
+    elif place.pattern is not None:
+        with _hub_errors(f"{place}, {place.pattern}", path):
+            origin = _picked(place, place.pattern, key, wanted)
+    else:
+        origin = Origin(place.file or PurePosixPath(key).name, place.revision)
+    where = f"{place}, {origin.file}"
+    wanted |= {"filename": origin.file, "endpoint": os.environ.get("HF_ENDPOINT")}
+    local: dict[str, Any] = {"revision": origin.commit, "local_dir": path.parent / ".hub"}
+    with _hub_errors(where, path):
+        told: Any = hf_hub_download(**wanted, **local, dry_run=True)
         size = told.file_size
         if place.size is not None and size not in (None, place.size):
             raise InputError(f"{where}: the hub's file has {size} bytes, the catalogue tells {place.size}; correct it")
         check_room(path.parent, size or 0, path.name)
-        return Path(hf_hub_download(**wanted))
+        _LOG.info("%s: %s, %s", path.name, where, gigabytes(size) if size else "of unknown size")
+        return Path(hf_hub_download(**wanted, **local)), Origin(origin.file, told.commit_hash)
+
+
+def _picked(place: Place, pattern: str, key: str, wanted: dict[str, Any]) -> Origin:
+    """The one file of the hub's repository that fits the pattern of `place`, at the commit that is the newest now.
+
+    Raises:
+        InputError: none or several fit.
+    """
+    from huggingface_hub import HfApi
+
+    found: Any = HfApi(endpoint=os.environ.get("HF_ENDPOINT")).repo_info(**wanted, revision=place.revision, timeout=60)
+    files = sorted(sibling.rfilename for sibling in found.siblings or () if is_inside(sibling.rfilename))
+    fitting = [file for file in files if _fits(file, place, key)]
+    if len(fitting) != 1:
+        wrong = f"fits {_listed(fitting)}" if fitting else f"fits no file, there are {_listed(files)}"
+        raise InputError(
+            f"{place}: the pattern {pattern!r} {wrong}; name one as `file` of an entry of `catalogue` in params.yaml"
+        )
+    return Origin(fitting[0], found.sha)
+
+
+def _fits(file: str, place: Place, key: str) -> bool:
+    """Whether `place` can mean the file of the hub's repository with this path, for the entry `key`."""
+    if place.pattern is not None:
+        return is_inside(file) and fnmatch.fnmatchcase(file.lower(), place.pattern.lower())
+    return file == (place.file or PurePosixPath(key).name)
+
+
+def _listed(files: list[str]) -> str:
+    """Names that a server gave, for a message."""
+    named = [file if file.isprintable() else ascii(file) for file in files[:20]]
+    return ", ".join(named) + (f" and {len(files) - 20} more" if len(files) > 20 else "") or "none at all"
+
+
+@contextmanager
+def _hub_errors(where: str, path: Path) -> Iterator[None]:
+    """One line for whatever keeps the hub's client from downloading."""
+    from huggingface_hub import errors
+
+    try:
+        yield
     except errors.GatedRepoError:
         raise InputError(
             f"{where}: the hub asks who you are; accept the terms on that page, give 'hf auth login', and try again"
         ) from None
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError) as error:
+    except errors.RepositoryNotFoundError as error:
+        raise InputError(
+            f"{where}: the hub has no such repository, or shows it to its members only ({_reason(error)}); give 'hf "
+            f"auth login' if you are one, or {_by_hand(path)}"
+        ) from None
+    except (errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError) as error:
         raise InputError(f"{where}: the hub has no such file ({_reason(error)}); {_by_hand(path)}") from None
     except Exception as error:
         # The client lets errors of several libraries through; those of the disk are told elsewhere.
@@ -323,6 +408,15 @@ def _from_hub(place: Place, hub: str, path: Path) -> Path:
         cause = error.__cause__ or error
         if isinstance(cause, errors.OfflineModeIsEnabled):
             raise InputError(f"{where}: HF_HUB_OFFLINE forbids to download; unset it, or {_by_hand(path)}") from None
+        answer = error.response if isinstance(error, errors.HfHubHTTPError) else None
+        status = answer.status_code if answer is not None else 500
+        if status == 429:
+            raise InputError(
+                f"{where}: the hub has too many requests from here; wait some minutes and try again"
+            ) from None
+        if answer is not None and status < 500:
+            told = f"the hub answers {status} {answer.reason_phrase}"
+            raise InputError(f"{where}: {told}; {_by_hand(path)}") from None
         raise InputError(
             f"{where}: the hub cannot be reached ({_reason(cause)}); give the command again to go on, or "
             f"{_by_hand(path)}"

@@ -197,8 +197,33 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 def add_params(parser: argparse.ArgumentParser) -> None:
     """Options that choose the settings."""
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="settings file")
+    add_catalogue(parser, "settings file")
     parser.add_argument("--benchmark", metavar="NAME", help="benchmark instead of the one that the file names")
+
+
+def add_catalogue(
+    parser: argparse.ArgumentParser, told: str = "settings file whose `catalogue` has more checkpoints, if it is there"
+) -> None:
+    """Option of the settings file, for commands that need no more of it than the catalogue."""
+    parser.add_argument("--params", type=_settings_file, default=Path("params.yaml"), metavar="FILE", help=told)
+
+
+def _settings_file(text: str) -> Path:
+    """A settings file that was asked for: the default alone may be absent, where a command needs none.
+
+    Raises:
+        InputError: it is not there, or a folder.
+    """
+    path = Path(text)
+    if not path.exists():
+        raise InputError(f"{path}: no such file; correct --params")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the name of a file")
+    return path
+
+
+WEIGHTS = "published tracker (dancetrack; `fdta weights list`), run (dance/full/seed-0) or checkpoint file (model.pt)"
+"""Help of what is given as weights."""
 
 
 def add_root(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fdta.cli import (
     PRECISIONS,
+    WEIGHTS,
     add_action,
     add_compute,
     add_description,
@@ -76,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     workflow.set_defaults(call=_workflow)
     add_params(workflow)
     for action in (infer, pipeline):
-        action.add_argument("--weights", metavar="RUN", help="run (dance/full/seed-0) or checkpoint file (model.pt)")
+        action.add_argument("--weights", metavar="RUN", help=WEIGHTS)
         action.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of models/")
         action.add_argument(
             "--frames", type=int, metavar="N", help=f"most of a pass; {DRAWN_FRAMES} drawn ones, 100 of those given"

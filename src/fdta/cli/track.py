@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
-from fdta.cli import add_compute, add_description, add_params, add_precision, output_file
+from fdta.cli import WEIGHTS, add_compute, add_description, add_params, add_precision, output_file
 from fdta.errors import InputError
 from fdta.files import check_outputs, check_replaceable
 from fdta.names import Run
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="video file, folder of images, image pattern (frames/%%06d.jpg, 'frames/*.png'), address of a stream "
         "(rtsp://..., http://...), index of a webcam, one sequence, or a folder of sequences (data/dance/test)",
     )
-    parser.add_argument("--weights", metavar="RUN", help="run (dance/full/seed-0) or checkpoint file (model.pt)")
+    parser.add_argument("--weights", metavar="RUN", help=WEIGHTS)
     parser.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of models/ and tracks/")
     parser.add_argument(
         "--output", type=Path, metavar="TRACKS", help="by default tracks/RUN/NAME.txt; of sequences tracks/RUN/SPLIT/"
@@ -50,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _track(options: argparse.Namespace) -> None:
+    from fdta.acquire.pretrained import Pretrained
     from fdta.cli.run import execute_step
     from fdta.data.motchallenge import IMAGE_EXTENSIONS
     from fdta.device import choose_device
@@ -58,12 +60,13 @@ def _track(options: argparse.Namespace) -> None:
     from fdta.track.run import Part, track_split
     from fdta.track.source import is_sequence, is_split, open_source
     from fdta.track.video import track_video
-    from fdta.track.weights import load_run
+    from fdta.track.weights import find_weights, load_run
 
     if options.weights is None:
         raise InputError(
-            "--weights is missing: give a run or a checkpoint file; `fdta train dance/full/seed-0` trains one and "
-            "`make tables` all, `fdta weights import` reads a published one"
+            f"--weights is missing; type: {shlex.join(['fdta', 'track', options.input, '--weights', 'dancetrack'])} "
+            f"(or another name of `fdta weights list`, a run, which `fdta train dance/full/seed-0` makes, or a "
+            f"checkpoint file such as model.pt)"
         )
     device = choose_device(options.device, 1 if options.threads is None else options.threads)
     dtype = precision(options.dtype, device)
@@ -76,7 +79,8 @@ def _track(options: argparse.Namespace) -> None:
     given += [] if options.audio else ["--no-audio"]
     if split and given:
         raise InputError(f"{options.input}: a folder of sequences; {given[0]} needs one sequence or video")
-    run = None if Path(options.weights).is_file() or Path(options.weights).suffix else Run.parse(options.weights)
+    weights = find_weights(options.weights, options.params)
+    run = weights if isinstance(weights, Run) else None
     if split and run and options.output is None and _is_data_of(options, run):
         if options.dtype != "float32":
             raise InputError(f"--dtype {options.dtype}: tracks/{run} is made in float32; give --output FOLDER")
@@ -95,7 +99,7 @@ def _track(options: argparse.Namespace) -> None:
     read = [
         options.input if split or not Path(options.input).is_dir() or is_sequence(Path(options.input)) else None,
         options.params,
-        options.root / "models" if run else options.weights,
+        options.root / "models" if run else weights.folder if isinstance(weights, Pretrained) else options.weights,
     ]
     check_outputs([options.output, options.video, options.json], read)
     model, settings, name = load_run(options.weights, options.root, device, options.params, options.benchmark)

@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fdta.cli import add_action, add_params, output_file
+from fdta.cli import WEIGHTS, add_action, add_catalogue, add_description, output_file
 from fdta.errors import InputError
-from fdta.experiment.params import Experiment
 from fdta.files import check_outputs
 from fdta.names import Run
+from fdta.settings import suggestion
 
 if TYPE_CHECKING:
     from fdta.model.published import PublishedCheckpoint
@@ -29,32 +29,77 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     read.set_defaults(call=_import)
     get = add_action(actions, "get", "download a published checkpoint of the catalogue")
-    get.add_argument("file", metavar="FILE", help="its name, for example r50_deformable_detr_coco.pth")
-    get.add_argument("--output", type=output_file, metavar="FILE", help="where it goes; by default pretrained/FILE")
-    add_params(get)
+    get.add_argument("file", metavar="NAME", help="its name or file name: dancetrack, r50_deformable_detr_coco.pth")
+    get.add_argument(
+        "--output",
+        type=output_file,
+        metavar="FILE",
+        help="where it goes as it is published; by default a file name goes to pretrained/, and a name to the cache "
+        "folder, ready to track with",
+    )
+    add_catalogue(get)
     get.set_defaults(call=_get)
+    listing = add_action(actions, "list", "print the published checkpoints of the catalogue")
+    add_description(
+        listing,
+        "\nA name can be given as --weights wherever a run or a checkpoint file can. The first time it is downloaded to"
+        "\nthe cache folder: FDTA_CACHE, else fdta in XDG_CACHE_HOME, else ~/.cache/fdta.",
+    )
+    add_catalogue(listing)
+    listing.set_defaults(call=_list)
     write = add_action(actions, "export", "make a checkpoint that the published code loads from one of ours")
-    write.add_argument("weights", metavar="RUN", help="run (dance/full/seed-0, dance/detector) or checkpoint file")
+    write.add_argument("weights", metavar="RUN", help=f"{WEIGHTS}; also a detector (dance/detector)")
     write.add_argument("--output", type=output_file, required=True, metavar="FILE", help=".pth file to write")
     write.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of models/")
+    add_catalogue(write)
     write.set_defaults(call=_export)
 
 
 def _get(options: argparse.Namespace) -> None:
+    from fdta.acquire.catalogue import catalogue_beside
     from fdta.acquire.download import fetch
+    from fdta.acquire.pretrained import pretrained
 
-    checkpoints = Experiment(options.params, options.benchmark).checkpoints
-    if options.file not in checkpoints:
-        raise InputError(f"{options.file}: not in the catalogue, which has {', '.join(checkpoints)}")
-    checkpoint = checkpoints[options.file]
-    output = options.output or Path("pretrained") / options.file
+    named, checkpoints = pretrained(options.params), catalogue_beside(options.params).checkpoints
+    if options.file in named and options.output is None:
+        tracker = named[options.file]
+        print(f"whole: {tracker.get()}; fdta track VIDEO --weights {tracker.name}")
+        return
+    file = named[options.file].file if options.file in named else options.file
+    if file not in checkpoints:
+        raise InputError(f"{file}: not in the catalogue; {suggestion(file, (*named, *checkpoints))}")
+    checkpoint = checkpoints[file]
+    output = options.output or Path("pretrained") / file
     check_outputs([output], [options.params])
-    if output.is_file() and output.name != options.file:
+    if output.is_file() and output.name != file:
         # What has the checkpoint's name is compared with its checksum, and removed if that differs.
         raise InputError(f"{output}: is there already; remove it or give another name")
-    print(f"{options.file}: {checkpoint.licence}")
-    fetch(checkpoint, output, f"checkpoints/{options.file}")
+    print(f"{file}: {checkpoint.licence}")
+    fetch(checkpoint, output, f"checkpoints/{file}")
     print(f"whole: {output}")
+
+
+def _list(options: argparse.Namespace) -> None:
+    from tabulate import tabulate
+
+    from fdta.acquire.catalogue import catalogue_beside
+    from fdta.acquire.download import gigabytes
+    from fdta.acquire.pretrained import cache_folder, pretrained
+
+    in_cache = {tracker.file: tracker for tracker in pretrained(options.params).values()}
+    rows = []
+    for file, checkpoint in catalogue_beside(options.params).checkpoints.items():
+        copies = {"pretrained/": Path("pretrained") / file}
+        if file in in_cache:
+            copies = {"cache": in_cache[file].published} | copies
+        here = [name for name, path in copies.items() if path.is_file()]
+        size = copies[here[0]].stat().st_size if here else checkpoint.size
+        row = (checkpoint.name, file, checkpoint.kind, ", ".join(here) or "no", gigabytes(size) if size else None)
+        rows.append((*row, checkpoint.licence, str(checkpoint)))
+    rows.sort(key=lambda row: (row[0] is None, row[2] != "FDTA"))
+    headings = ("name", "file", "what", "here", "size", "licence", "from")
+    print(tabulate([[cell or "-" for cell in row] for row in rows], headings, "plain", disable_numparse=True))
+    print(f"cache folder: {cache_folder()}")
 
 
 def _import(options: argparse.Namespace) -> None:
@@ -92,11 +137,15 @@ def _found(found: PublishedCheckpoint) -> str:
 
 
 def _export(options: argparse.Namespace) -> None:
+    from fdta.acquire.pretrained import Pretrained
     from fdta.experiment.plan import model_path
     from fdta.model.exchange import export_checkpoint
+    from fdta.track.weights import find_weights
 
-    path = Path(options.weights)
-    if not path.is_file():
-        path = model_path(options.root, Run.parse(options.weights))
+    found = find_weights(options.weights, options.params)
+    if isinstance(found, Pretrained):
+        path = found.get()
+    else:
+        path = model_path(options.root, found) if isinstance(found, Run) else found
     check_outputs([options.output], [path, options.root / "models"])
     print(f"written: {options.output} ({export_checkpoint(path, options.output)})")

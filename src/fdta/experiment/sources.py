@@ -18,10 +18,10 @@ COMMENT = re.compile(r"""^((?:[^#"']|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')*)#.*$"
 SHIPPED = (".yaml", ".html")
 CHECKS = (
     *("fdta.errors", "fdta.files", "fdta.names", "fdta.provenance", "fdta.settings"),
-    *("fdta.experiment.jobs", "fdta.acquire.catalogue"),
+    *("fdta.experiment.jobs", "fdta.acquire.catalogue", "fdta.acquire.pretrained"),
 )
-"""Modules that check, name or store, but decide no number. The same holds of every module called settings: its values
-are in the job."""
+"""Modules that check, name, find or store, but decide no number. The same holds of every module called settings: its
+values are in the job."""
 
 
 @cache

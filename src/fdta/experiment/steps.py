@@ -91,6 +91,8 @@ class Steps:
         if place is None or str(Path(path).parent) != "pretrained":
             return None
         name = Path(path).name
+        # What commands call it makes no other file.
+        place = replace(place, name=None, kind=None)
         common: dict[str, Any] = {"outputs": (path,), "record": f"{path}.{RECORD}"}
         return self._step(jobs.CheckpointJob, (), file_name=name, place=place, **common)
 

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fdta.errors import InputError
 from fdta.model import checkpoint
 from fdta.model.detector import DeformableDetector
 from fdta.model.fdta import FDTA
-from fdta.model.published import CRITERION, OURS, PublishedCheckpoint, read_published
+from fdta.model.published import CRITERION, OURS, Kind, PublishedCheckpoint, read_published
 from fdta.model.weights import PUBLISHED_DETECTOR, to_published
 from fdta.names import DETECTOR
 
 
-def import_checkpoint(path: Path, output: Path, kept_class: str | int | None = None) -> PublishedCheckpoint:
+def import_checkpoint(
+    path: Path, output: Path, kept_class: str | int | None = None, kinds: tuple[Kind, ...] | None = None
+) -> PublishedCheckpoint:
     """Read a published checkpoint, check that it is a whole model, and write it to `output` in our format.
 
+    Args:
+        path: as of `read_published`.
+        output: file to write, complete or not at all.
+        kept_class: as of `read_published`.
+        kinds: models that it may hold; None: any.
+
     Raises:
-        InputError: as of `read_published`, or tensors are missing or do not fit each other.
+        InputError: as of `read_published`, or it holds another model, or tensors are missing or do not fit each other.
     """
     found = read_published(path, kept_class)
+    if kinds is not None and found.kind not in kinds:
+        raise InputError(f"{path}: holds {found.kind}, expected is {' or '.join(kinds)}; correct its place")
     settings = found.settings
     model = (
         DeformableDetector(settings.backbone, settings.detector, settings.spatial)

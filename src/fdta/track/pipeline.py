@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import torch
 
+from fdta.acquire.pretrained import pretrained
 from fdta.boxes import cxcywh_to_xyxy, xyxy_to_xywh
 from fdta.data.motchallenge import Boxes
 from fdta.device import is_small
@@ -19,6 +20,7 @@ from fdta.experiment.settings import Settings
 from fdta.machine import cores
 from fdta.model.fdta import FDTA
 from fdta.model.inference import optimized, precision
+from fdta.settings import suggestion
 from fdta.track.detect import BATCH, ImageDetector, Objects
 from fdta.track.detections import Detections
 from fdta.track.tracker import OnlineTracker
@@ -107,10 +109,10 @@ class Tracker:
         dtype: str = "float32",
         threads: int | None = None,
     ) -> Tracker:
-        """Tracker of a checkpoint file or of a run.
+        """Tracker of a checkpoint file, of a run or of a published tracker.
 
         Args:
-            weights: path of a checkpoint (model.pt), or a run (``dance/full/seed-0``).
+            weights: path of a checkpoint (model.pt), a run (``dance/full/seed-0``), or a name as of `from_pretrained`.
             device: "cpu", "cuda", ... or "auto": CUDA where there is any.
             root: of a run: the folder of models/ and params.yaml.
             dtype: what the detector multiplies in: "float32", or less precise and on some machines faster "bfloat16",
@@ -126,6 +128,34 @@ class Tracker:
         numbers = precision(dtype, device)
         model, settings, _ = load_run(str(weights), root, device)
         return cls(optimized(model, numbers), settings, threads)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        device: str | torch.device = "auto",
+        dtype: str = "float32",
+        threads: int | None = None,
+    ) -> Tracker:
+        """Tracker with published weights, which are downloaded the first time (`fdta weights list` prints the names).
+
+        They are kept in the folder FDTA_CACHE, else fdta in XDG_CACHE_HOME, else ~/.cache/fdta. Progress and licence
+        are logged at the level INFO. A params.yaml in the current folder may add names (its key ``catalogue``).
+
+        Args:
+            name: for example "dancetrack" or "motip-sportsmot".
+            device: as of `from_checkpoint`.
+            dtype: as of `from_checkpoint`.
+            threads: as of `Tracker`.
+
+        Raises:
+            InputError: no such name; the file cannot be downloaded, is another one than the first time, or holds no
+                tracker; the device has no such numbers.
+        """
+        known = pretrained(Path("params.yaml"))
+        if name not in known:
+            raise InputError(f"{name}: no published tracker has this name; {suggestion(name, known)}")
+        return cls.from_checkpoint(name, device, dtype=dtype, threads=threads)
 
     @property
     def device(self) -> torch.device:
