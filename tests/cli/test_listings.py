@@ -54,7 +54,7 @@ def test_runs_with_state_and_scores(project: Path, capsys: pytest.CaptureFixture
 def test_one_table_is_printed_and_nothing_written(project: Path, capsys: pytest.CaptureFixture, name: str) -> None:
     assert main(["tables", "--only", name]) == 0
     told = capsys.readouterr().out
-    assert told.startswith("## Table 4: ") and "| `full` |" in told
+    assert told.startswith("## Table 4 (") and "| `full` |" in told
     assert not (project / "results/tables.md").exists()
     assert main(["tables", "--only", "99"]) == 2
     assert "--only 99: no such table; did you mean table-" in capsys.readouterr().err
