@@ -19,7 +19,7 @@ from fdta.experiment.steps import Steps
 from fdta.names import DETECTOR, Run
 
 ROOT = Path(__file__).parents[2]
-BENCHMARKS = ("synthetic", "smoke", "paper")
+BENCHMARKS = ("synthetic", "smoke", "paper", "published")
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def changed(tmp_path):
     return change
 
 
-@pytest.mark.parametrize("benchmark", ["synthetic", "smoke", "paper"])
+@pytest.mark.parametrize("benchmark", ["synthetic", "smoke", "paper", "published", "published-bft"])
 def test_every_benchmark_is_valid(benchmark):
     params = Experiment(ROOT / "params.yaml", benchmark)
     for dataset in params.benchmark.datasets:

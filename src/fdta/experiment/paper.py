@@ -35,6 +35,8 @@ class PaperTable:
     references: dict[str, str]
     """Row -> the row that its difference is taken to."""
     notes: tuple[str, ...]
+    trained_notes: tuple[str, ...] = ()
+    """Further ones, for rows that are trained here and not made from published checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -99,4 +101,4 @@ def _table(raw: dict[str, Any], added: dict[str, str]) -> PaperTable:
     reference = raw.get("reference", {})
     if isinstance(reference, str):
         reference = {key: reference for key in rows if key != reference}
-    return PaperTable(metrics, rows, reference, tuple(raw.get("notes", ())))
+    return PaperTable(metrics, rows, reference, tuple(raw.get("notes", ())), tuple(raw.get("trained_notes", ())))
