@@ -16,6 +16,8 @@ from helpers.loopback import Loopback, serving
 from helpers.miniature import miniature_params, write_starts
 from test_smoke import ENVIRONMENT, ROOT
 
+from fdta.cli import main
+
 ROWS = {
     "table-1": {"bytetrack": "bytetrack", "motip": "base", "ours": "full", "ours-extra": "full-extra-data"},
     "table-2": {"ours": "full"},
@@ -74,16 +76,10 @@ def test_every_data_set_reaches_its_table(workspace: Path):
     assert places == {"dancetrack": "val", "sportsmot": "val", "bft": "test"}
 
 
-def test_data_have_our_form(workspace: Path):
+def test_data_have_our_form(workspace: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(workspace)
     for dataset in ("dancetrack", "sportsmot", "bft"):
-        result = subprocess.run(
-            ["fdta", "data", "check", dataset, "--decode", "--benchmark", "paper"],
-            cwd=workspace,
-            capture_output=True,
-            text=True,
-            env=ENVIRONMENT,
-        )
-        assert result.returncode == 0, result.stdout + result.stderr
+        assert main(["data", "check", dataset, "--decode", "--benchmark", "paper"]) == 0, dataset
     assert len(list(workspace.glob("data/sportsmot/depth/train/*/*.png"))) == 16
 
 

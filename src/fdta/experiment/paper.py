@@ -38,6 +38,11 @@ class PaperTable:
     trained_notes: tuple[str, ...] = ()
     """Further ones, for rows that are trained here and not made from published checkpoints."""
 
+    @property
+    def scored(self) -> bool:
+        """Whether it shows scores, and not the speed alone."""
+        return not set(COMPARED).isdisjoint(self.metrics)
+
 
 @dataclass(frozen=True)
 class Paper:

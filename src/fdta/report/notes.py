@@ -117,7 +117,7 @@ def table_notes(results: Results, name: str, rows: list[TableRow]) -> tuple[str,
     data = results.params.dataset(dataset)
     place = f"Here: `{dataset}` ({data.title}), {data.test_split}."
     place = place if dataset == settings.dataset else f"Paper: {settings.dataset}, test. {place}"
-    if submitted := results.params.submission_split(dataset):
+    if table.scored and (submitted := results.params.submission_split(dataset)):
         place += (
             f" A server keeps the ground truth of {submitted}: rows marked † are its scores of {submitted}, rows"
             f" marked ‡ wait for it and are scored here on {data.test_split}."

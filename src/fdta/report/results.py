@@ -256,7 +256,7 @@ class Results:
                     scored_on=submitted if served else split,
                     trained_on_test=trainable and split in self.params.settings(dataset, measured_by).training_splits,
                     by_server=served,
-                    awaits_server=submitted is not None and not served,
+                    awaits_server=submitted is not None and not served and table.scored,
                 )
             rows.append(row)
         return rows

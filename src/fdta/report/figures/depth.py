@@ -75,7 +75,7 @@ def depth(params: Experiment, root: Path, datasets: tuple[str, ...]) -> Drawing:
         return nothing_to_show(title, f"`{FULL}` has no Spatial Adapter in these settings")
     pseudo = any(found.pseudo is not None for _, found in shown)
     titles = ("frame", "predicted by SA", *(["pseudo depth (teacher)"] if pseudo else []))
-    figure, axes = new_figure(1.72 * len(shown) + 0.3, len(shown), len(titles))
+    figure, axes = new_figure((1.72 if pseudo else 2.6) * len(shown) + 0.3, len(shown), len(titles))
     for row, (dataset, found) in enumerate(shown):
         row_label(axes[row, 0], dataset)
         show_image(axes[row, 0], found.image, found.image.shape)
