@@ -19,7 +19,7 @@ from test_smoke import ENVIRONMENT, ROOT
 from fdta.cli import main
 
 ROWS = {
-    "table-1": {"bytetrack": "bytetrack", "motip": "base", "ours": "full", "ours-extra": "full-extra-data"},
+    "table-1": {"motip": "base", "ours": "full", "ours-extra": "full-extra-data"},
     "table-2": {"ours": "full"},
     "table-3": {"oc-sort": "oc-sort", "ours": "full"},
     "table-4": {"base": "base", "full": "full"},
