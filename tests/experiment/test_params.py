@@ -180,7 +180,8 @@ def test_chosen_data_sets_keep_those_that_their_detectors_start_from(changed):
             "datasets.bft.weights.fulll: no such variant; did you mean full?",
         ),
         (["datasets", "bft", "weights"], {"full": "x.pth"}, "weights must name the checkpoint of the detector alone"),
-        (["seeds"], [0, 1], "a checkpoint is one run, but there are 2 seeds"),
+        (["seeds"], [0, 1], ".weights: a checkpoint is one run; give one seed"),
+        (["datasets", "bft", "detector_start"], "x.pth", "datasets.bft: weights: nothing is trained"),
     ],
 )
 def test_wrong_choices_are_refused(changed, keys, value, told):

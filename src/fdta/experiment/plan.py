@@ -36,7 +36,7 @@ def table_runs(params: Experiment) -> list[Run]:
     dataset = (
         params.benchmark.dataset_of(params.tables[COMPLEMENTARY].dataset) if COMPLEMENTARY in params.tables else None
     )
-    if dataset and not params.dataset(dataset).weights:
+    if dataset:
         runs += [Run(dataset, name, seed) for name, seeds in params.benchmark.noise_seeds.items() for seed in seeds]
     return list(dict.fromkeys(runs))
 

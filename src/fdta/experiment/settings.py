@@ -69,8 +69,8 @@ class DatasetSettings:
     detector: str | None = None
     """A checkpoint of this package to use as the detector, without training one; null: train it."""
     detector_class: Annotated[int, Field(ge=0)] | None = None
-    """The class to keep of a published `detector_start` that tells several apart, counted from 0; of COCO's 91, 1 is
-    person, 15 bird, and null stands for person."""
+    """The class to keep of a published `detector_start`, or of `weights`, that tells several apart, counted from 0; of
+    COCO's 91, 1 is person, 15 bird, and null stands for person."""
     weights: dict[Name, str] = field(default_factory=dict)
     """Variant, or `detector`, -> the published checkpoint (.pth) that is imported as its model. Nothing is trained on a
     data set that has any: only these variants have rows in the tables, and `detector` must be one of them."""
@@ -88,6 +88,10 @@ class DatasetSettings:
         require(
             not self.weights or DETECTOR in self.weights,
             "weights must name the checkpoint of the detector alone too (detector: FILE)",
+        )
+        require(
+            not self.weights or self.detector is self.detector_start is None,
+            "weights: nothing is trained, so that detector and detector_start do not go with it",
         )
 
 
@@ -136,8 +140,8 @@ class BenchmarkSettings:
                 f"(.pt, .pth)",
             )
             require(
-                not data.weights or len(self.seeds) == 1,
-                f"datasets.{name}.weights: a checkpoint is one run, but there are {len(self.seeds)} seeds; give one",
+                not data.weights or (len(self.seeds) == 1 and not self.noise_seeds),
+                f"datasets.{name}.weights: a checkpoint is one run; give one seed, and no noise_seeds",
             )
 
     def dataset_of(self, counterpart: str) -> str | None:
