@@ -138,8 +138,9 @@ def described(record: Record) -> list[str]:
     # Of what was fetched: from where, under which licence.
     source = record.job.get("place") or record.job.get("source")
     if isinstance(source, Mapping) and "licence" in source:
-        place = next((str(source[way]) for way in ("hub", "drive", "drive_folder", "url") if source.get(way)), "")
-        lines.append(f"source   {place or source.get('homepage') or source.get('title')}; licence: {source['licence']}")
+        ways = ("hub", "drive", "drive_folder", "url", "homepage", "title")
+        place = next(f"{way} {source[way]}" for way in ways if source.get(way))
+        lines.append(f"source   {place}; licence: {source['licence']}")
     for path, content in record.outputs.items():
         size = "" if content.bytes is None else f", {content.bytes} bytes"
         # Of a fetched file all of it, to be compared with what others publish: it is the file's SHA-256.

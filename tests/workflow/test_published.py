@@ -129,7 +129,7 @@ def test_trace_tells_licence_and_digest(workspace: Path, server: Loopback, capsy
     places = ["scores/bft/full/seed-0/test.json", "tracks/bft/full/seed-0/test", "models/bft/full/seed-0/model.pt"]
     assert all(f"{place}  fresh" in told for place in [*places, "pretrained/fdta_bft.pth"])
     digest = hashlib.sha256((server.folder / "fdta_bft.pth").read_bytes()).hexdigest()
-    assert f"source   {server.url}/fdta_bft.pth; licence: fdta_bft.pth is free" in told
+    assert f"source   url {server.url}/fdta_bft.pth; licence: fdta_bft.pth is free" in told
     assert f"output   pretrained/fdta_bft.pth  {digest}" in told
 
 

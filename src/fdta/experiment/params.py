@@ -206,6 +206,8 @@ class Experiment:
             return plain
         names = {each.name for each in fields(ModelSettings)}
         model = {key: value for key, value in plain.items() if key in (*names, "tracker")}
+        # Published checkpoints do not hold it, for it serves in training only.
+        model["identity"]["feature_extractor"] = False
         return {"weights": weights.get(variant)} | model
 
     def settings(self, dataset: str, variant: str) -> Settings:
