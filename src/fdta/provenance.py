@@ -139,7 +139,7 @@ def described(record: Record) -> list[str]:
     source = record.job.get("place") or record.job.get("source")
     if isinstance(source, Mapping) and "licence" in source:
         ways = ("hub", "drive", "drive_folder", "url", "homepage", "title")
-        place = next(f"{way} {source[way]}" for way in ways if source.get(way))
+        place = next((f"{way} {source[way]}" for way in ways if source.get(way)), "unknown")
         lines.append(f"source   {place}; licence: {source['licence']}")
     for path, content in record.outputs.items():
         size = "" if content.bytes is None else f", {content.bytes} bytes"

@@ -115,6 +115,7 @@ def test_figures_and_page_are_there(workspace: Path):
     figures = page_figures(Experiment(workspace / "params.yaml", "published"))
     assert "training" not in figures and {"depth", "tracks-bft", "similarity", "embeddings"} <= figures.keys()
     page = (workspace / "results/report.html").read_text()
+    assert "they were measured on other data" not in page
     assert "Not drawn yet" not in page and page.count("data:image/png") == len(figures)
     caption = json.loads((workspace / "results/figures/depth.json").read_text())
     assert caption["title"] == "Predicted depth" and "`test` and `val`" in caption["caption"]
