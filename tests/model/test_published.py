@@ -31,6 +31,7 @@ from fdta.depth.bins import bin_values
 from fdta.errors import InputError
 from fdta.experiment.params import Experiment
 from fdta.experiment.settings import Settings
+from fdta.experiment.steps import imported_settings
 from fdta.model import checkpoint
 from fdta.model.detector import DeformableDetector
 from fdta.model.exchange import import_run
@@ -138,6 +139,9 @@ def test_file_of_published_names_and_shapes(configuration: str, capsys: pytest.C
         spatial=SpatialSettings(bins=bins),
         identity=IdentitySettings(feature_extractor=False),
     )
+    # The benchmark `published` imports the file as this run.
+    planned = imported_settings(Experiment(ROOT / "params.yaml", "published").settings(configuration, "full"))
+    assert {field.name: getattr(settings, field.name) for field in dataclasses.fields(planned)} == vars(planned)
     with torch.no_grad():
         assert_golden_numbers(model, configuration, seeds)
 
