@@ -135,9 +135,17 @@ def read_record(path: Path) -> Record | None:
 def described(record: Record) -> list[str]:
     """Lines that tell what a result was made from."""
     lines = [f"input    {path}  {content.digest[:16]}" for path, content in record.inputs.items()]
+    # Of what was fetched: from where, under which licence.
+    source = record.job.get("place") or record.job.get("source")
+    if isinstance(source, Mapping) and "licence" in source:
+        ways = ("hub", "drive", "drive_folder", "url", "homepage", "title")
+        place = next((f"{way} {source[way]}" for way in ways if source.get(way)), "unknown")
+        lines.append(f"source   {place}; licence: {source['licence']}")
     for path, content in record.outputs.items():
         size = "" if content.bytes is None else f", {content.bytes} bytes"
-        lines.append(f"output   {path}  {content.digest[:16]}{size}")
+        # Of a fetched file all of it, to be compared with what others publish: it is the file's SHA-256.
+        digest = content.digest if "place" in record.job else content.digest[:16]
+        lines.append(f"output   {path}  {digest}{size}")
     conditions = ", ".join(f"{name} {value}" for name, value in record.conditions.items())
     versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
     return [

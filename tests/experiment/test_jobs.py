@@ -19,7 +19,7 @@ from fdta.experiment.steps import Steps
 from fdta.names import DETECTOR, Run
 
 ROOT = Path(__file__).parents[2]
-BENCHMARKS = ("synthetic", "smoke", "paper")
+BENCHMARKS = ("synthetic", "smoke", "paper", "published")
 
 
 @pytest.fixture
@@ -162,3 +162,31 @@ def test_an_adapter_that_is_off_has_no_settings(steps: Steps, changed: Callable[
 def test_the_detector_has_no_settings_of_the_tracker(steps: Steps):
     job = steps.train(Run("dance", DETECTOR)).job
     assert job.settings.tracker == type(job.settings.tracker)() and not job.settings.temporal.enabled
+
+
+def test_published_checkpoints_need_no_training_and_no_training_split(tmp_path: Path):
+    path = tmp_path / "params.yaml"
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw["benchmarks"]["published-dancetrack"]["submissions"] = False
+    path.write_text(yaml.safe_dump(raw))
+    steps = Steps(Experiment(path, "published-dancetrack"), tmp_path)
+    found = steps.all().values()
+    assert not {step.job.kind for step in found} & {"train", "detector", "depth", "submission"}
+    assert [step.job.outputs for step in found if step.job.kind == "data"] == [("data/dancetrack/val",)]
+    made = steps.train(Run("dancetrack", FULL))
+    assert [need.job.outputs for need in made.needs] == [("pretrained/fdta_dancetrack.pth",)]
+    assert made.job.outputs == ("models/dancetrack/full/seed-0/model.pt",)
+    for run in (Run("dancetrack", "sa"), Run("dancetrack", FULL, 1)):
+        with pytest.raises(InputError, match="nothing is trained on dancetrack"):
+            steps.train(run)
+    with pytest.raises(InputError, match="is imported, not trained"):
+        steps.train(Run("dancetrack", FULL), 4)
+
+
+def test_training_settings_do_not_import_again(tmp_path: Path):
+    path, raw, keys = tmp_path / "params.yaml", yaml.safe_load((ROOT / "params.yaml").read_text()), []
+    for key, value in (("loss.identity", 1.0), ("loss.identity", 2.0), ("history", 31)):
+        raw["benchmarks"]["published"]["datasets"]["dancetrack"]["overrides"] = {key: value}
+        path.write_text(yaml.safe_dump(raw))
+        keys.append(Steps(Experiment(path, "published"), tmp_path).train(Run("dancetrack", FULL)).job.key)
+    assert keys[0] == keys[1] != keys[2]

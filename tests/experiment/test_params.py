@@ -30,7 +30,7 @@ def changed(tmp_path):
     return change
 
 
-@pytest.mark.parametrize("benchmark", ["synthetic", "smoke", "paper"])
+@pytest.mark.parametrize("benchmark", ["synthetic", "smoke", "paper", "published", "published-bft"])
 def test_every_benchmark_is_valid(benchmark):
     params = Experiment(ROOT / "params.yaml", benchmark)
     for dataset in params.benchmark.datasets:
@@ -158,3 +158,41 @@ def test_an_unknown_preset_is_refused_by_name(changed):
         Experiment(path, "smoke")
     (line,) = str(error.value).splitlines()
     assert "preset" in line and "publishd" in line and "published" in line and "params.yaml" in line
+
+
+def test_a_benchmark_chooses_data_sets_and_tables(tmp_path):
+    params = Experiment(ROOT / "params.yaml", "published-bft")
+    assert list(params.benchmark.datasets) == ["bft"] and list(params.tables) == ["table-3"]
+    assert params.variants_of("bft") == ("full", "base")
+    assert Experiment.from_document(params.document(), tmp_path).document() == params.document()
+    every = Experiment(ROOT / "params.yaml", "published")
+    assert list(every.tables) == ["table-1", "table-2", "table-3", "table-8"]
+    assert "ours-extra" in every.all_tables["table-1"].rows and "ours-extra" not in every.tables["table-1"].rows
+    shown = every.document(("bft",), ("base", "full"))
+    assert Experiment.from_document(shown, tmp_path).benchmark.datasets["bft"] == every.benchmark.datasets["bft"]
+
+
+def test_chosen_data_sets_keep_those_that_their_detectors_start_from(changed):
+    params = Experiment(changed(["benchmarks", "synthetic", "only"], ["dance"]), "synthetic")
+    assert list(params.benchmark.datasets) == ["appearance", "dance"] and "table-2" not in params.tables
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "told"),
+    [
+        (["only"], ["brids"], "benchmarks.published.only.brids: no such data set"),
+        (["tables"], ["table-12"], "benchmarks.published.tables.table-12: no such table"),
+        (
+            ["datasets", "bft", "weights", "fulll"],
+            "x.pth",
+            "datasets.bft.weights.fulll: no such variant; did you mean full?",
+        ),
+        (["datasets", "bft", "weights"], {"full": "x.pth"}, "weights must name the checkpoint of the detector alone"),
+        (["seeds"], [0, 1], ".weights: a checkpoint is one run; give one seed"),
+        (["datasets", "bft", "detector_start"], "x.pth", "datasets.bft: weights: nothing is trained"),
+    ],
+)
+def test_wrong_choices_are_refused(changed, keys, value, told):
+    with pytest.raises(ParamsError) as raised:
+        Experiment(changed(["benchmarks", "published", *keys], value), "published")
+    assert told in str(raised.value)

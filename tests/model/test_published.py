@@ -32,8 +32,10 @@ from fdta.depth.bins import bin_values
 from fdta.errors import InputError
 from fdta.experiment.params import Experiment
 from fdta.experiment.settings import Settings
+from fdta.experiment.steps import imported_settings
 from fdta.model import checkpoint
 from fdta.model.detector import DeformableDetector
+from fdta.model.exchange import import_run
 from fdta.model.fdta import FDTA
 from fdta.model.published import load_detector, read_published
 from fdta.model.settings import (
@@ -98,6 +100,9 @@ def test_file_of_published_names_and_shapes(configuration: str, capsys: pytest.C
         spatial=SpatialSettings(bins=bins),
         identity=IdentitySettings(feature_extractor=False),
     )
+    # The benchmark `published` imports the file as this run.
+    planned = imported_settings(Experiment(ROOT / "params.yaml", "published").settings(configuration, "full"))
+    assert {field.name: getattr(settings, field.name) for field in dataclasses.fields(planned)} == vars(planned)
     with torch.no_grad():
         assert_golden_numbers(model, configuration, seeds)
 
@@ -386,6 +391,59 @@ def test_wrong_class_and_wrong_direction(capsys: pytest.CaptureFixture) -> None:
     checkpoint.save(Path("resume.pt"), {"format": checkpoint.FORMAT, "origin": "x"})
     assert run("export", "resume.pt", "--output", "other.pth") == 2
     assert "resume.pt: its entry 'run' is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("held", "settings", "run", "told"),
+    [
+        (
+            BASE,
+            SMALL,
+            "bft/full/seed-0",
+            "holds MOTIP, and bft/full/seed-0 is FDTA: spatial.enabled is false in the file",
+        ),
+        (
+            SMALL,
+            BASE,
+            "bft/base/seed-0",
+            "holds FDTA, and bft/base/seed-0 is MOTIP: spatial.enabled is true in the file",
+        ),
+        (SMALL, SMALL, "bft/detector", "holds FDTA, and bft/detector is Deformable DETR; name the right file"),
+        (
+            SMALL,
+            dataclasses.replace(SMALL, history=60),
+            "bft/full/seed-0",
+            "file.pth: history is 7 in the file and 60 in the settings; name the right file under weights",
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_architecture_is_refused_for_a_run(
+    held: ModelSettings, settings: ModelSettings, run: str, told: str, tmp_path: Path
+) -> None:
+    torch.save({"model": published(held)}, "file.pth")
+    with pytest.raises(InputError) as raised:
+        import_run(Path("file.pth"), Path("model.pt"), run, settings)
+    assert told in str(raised.value) and "\n" not in str(raised.value)
+    assert not Path("model.pt").exists()
+
+
+def test_a_run_takes_from_its_settings_what_shapes_do_not_tell() -> None:
+    settings = dataclasses.replace(
+        SMALL,
+        detector=dataclasses.replace(SMALL.detector, norm_groups=8),
+        temporal=dataclasses.replace(SMALL.temporal, heads=4),
+    )
+    state = {name: tensor for name, tensor in published(settings).items() if not name.endswith("bin_values")}
+    torch.save({"model": state}, "file.pth")
+    import_run(Path("file.pth"), Path("model.pt"), "bft/full/seed-0", settings)
+    model, read, run = load_tracker(Path("model.pt"), torch.device("cpu"))
+    assert (run, read.temporal.heads, read.detector.norm_groups, read.spatial) == (
+        "bft/full/seed-0",
+        4,
+        8,
+        SMALL.spatial,
+    )
+    assert model.detector.spatial_adapter.bin_values.equal(bin_values(SMALL.spatial))
 
 
 def test_what_trainers_put_beside_their_weights_is_taken() -> None:

@@ -53,6 +53,7 @@ SETTINGS = Settings(
 )
 """An untrained detector is unsure of everything: let it find something in every frame."""
 EVERY_RUN = {"stills/detector", "dance/detector", *(f"dance/{name}/seed-0" for name in HOTA)}
+WITH_WEIGHTS = ("full", "base", "sort", "bot-sort")
 STEPS = ["loss/total", "loss/association", "learning_rate"]
 
 
@@ -204,6 +205,23 @@ def test_detectors_and_baselines_are_sent(params: Experiment, root: Path, client
     assert detector.data.params["loss.attributes"] == "0.5" and detector.data.metrics["loss/total"] == 1.25
     assert sort.data.params == {"detections": "dance/full/seed-0"} and sort.data.metrics["test/HOTA"] == 40
     assert sort.info.status == detector.info.status == "FINISHED"
+
+
+def test_runs_of_published_checkpoints_are_sent_without_history(
+    changed_params: Callable[..., Experiment], root: Path, client: mlflow.MlflowClient
+):
+    weights = "        weights: {detector: detr.pth, base: motip.pth, full: fdta.pth}"
+    params = changed_params(("        detector_start: stills", weights))
+    for path in root.glob("models/dance/**/history.jsonl"):
+        path.unlink()
+    ids = sync(params, root).runs
+    assert ids.keys() == {"stills/detector", "dance/detector", *(f"dance/{name}/seed-0" for name in WITH_WEIGHTS)}
+    full = client.get_run(ids["dance/full/seed-0"])
+    assert full.info.status == "FINISHED" and full.data.metrics["test/HOTA"] == 61 and "model" in full.data.tags
+    assert full.data.params["weights"] == "fdta.pth" and full.data.params["tracker.id_threshold"] == "0.2"
+    assert not [key for key in full.data.params if key.startswith(("training", "loss"))]
+    assert not [key for key in full.data.metrics if key.startswith(("loss", "validation", "learning_rate"))]
+    assert sync(params, root).sent == []
 
 
 def test_tables_are_a_link_away(params: Experiment, root: Path, client: mlflow.MlflowClient):

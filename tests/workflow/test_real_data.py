@@ -9,43 +9,17 @@ import subprocess
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 import yaml
 from helpers.loopback import Loopback, serving
-from helpers.published_forms import write_published_archives
+from helpers.miniature import miniature_params, write_starts
 from test_smoke import ENVIRONMENT, ROOT
 
-from fdta.depth.video_depth_anything import VideoDepthAnything
-from fdta.model.detector import DeformableDetector
-from fdta.model.settings import BackboneSettings, DetectorSettings, SpatialSettings
-from fdta.model.weights import to_published
+from fdta.cli import main
 
-DETECTOR = {"width": 32, "encoder_layers": 1, "decoder_layers": 2, "feedforward": 32, "queries": 10}
-BACKBONE = {"stem_width": 8, "widths": [8, 8, 16, 16], "blocks": [1, 1, 1, 1]}
-SETTINGS = {
-    "history": 4,
-    "backbone": BACKBONE,
-    "detector": DETECTOR,
-    "spatial": {"feedforward": 32},
-    "temporal": {"layers": 1, "feedforward": 32},
-    "association": {"labels": 6, "label_width": 32, "layers": 1, "heads": 4},
-    "augmentation": {"short_sides": [64], "long_side": 96, "crop_resize": [70], "crop_sides": [48, 60]},
-    "clip": {"intervals": [1, 1], "groups": 2},
-    "detector_training": {"epochs": 1, "clips_per_epoch": 4, "batch": 2, "gradient_frames": 1},
-    "training": {"epochs": 1, "clips_per_epoch": 2, "milestones": [], "gradient_frames": 2},
-    "tracker": {
-        "short_side": 64,
-        "long_side": 96,
-        "detection_threshold": 0.005,
-        "newborn_threshold": 0.005,
-        "record_threshold": 0.001,
-    },
-}
 ROWS = {
-    "table-1": {"bytetrack": "bytetrack", "motip": "base", "ours": "full", "ours-extra": "full-extra-data"},
+    "table-1": {"motip": "base", "ours": "full", "ours-extra": "full-extra-data"},
     "table-2": {"ours": "full"},
     "table-3": {"oc-sort": "oc-sort", "ours": "full"},
     "table-4": {"base": "base", "full": "full"},
@@ -58,35 +32,6 @@ def snakemake(folder: Path, *arguments: str, params: Path) -> subprocess.Complet
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=ENVIRONMENT, timeout=900)
 
 
-def write_checkpoints(folder: Path) -> None:
-    """A Deformable DETR of COCO's 91 classes and Video Depth Anything, in the published form."""
-    torch.manual_seed(0)
-    backbone = BackboneSettings(
-        **{name: tuple(size) if isinstance(size, list) else size for name, size in BACKBONE.items()}
-    )
-    detector = DeformableDetector(backbone, DetectorSettings(classes=91, **DETECTOR), SpatialSettings(enabled=False))
-    state = to_published({f"detector.{name}": tensor for name, tensor in detector.state_dict().items()})
-    alone = {name.removeprefix("detr."): tensor for name, tensor in state.items()}
-    torch.save({"model": alone, "epoch": 49}, folder / "r50_deformable_detr_coco.pth")
-    torch.save(VideoDepthAnything("small").state_dict(), folder / "video_depth_anything_vits.pth")
-
-
-def miniature_params(served: Path, url: str) -> dict[str, Any]:
-    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
-    raw |= write_published_archives(served, url, sequences=2, frames=8)
-    raw["catalogue"]["checkpoints"] = {
-        name: {"url": f"{url}/{name}", "licence": "none"}
-        for name in ("r50_deformable_detr_coco.pth", "video_depth_anything_vits.pth")
-    }
-    paper = raw["benchmarks"]["paper"]
-    paper |= {"gpus": 0, "settings": SETTINGS}
-    for data in paper["datasets"].values():
-        data |= {"teacher_size": "small", "teacher_weights": "pretrained/video_depth_anything_vits.pth"}
-        data |= {"teacher_input_size": 28, "overrides": {}}
-    raw["tables"] = {name: raw["tables"][name] | {"rows": rows} for name, rows in ROWS.items()}
-    return raw
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
     with serving(tmp_path_factory.mktemp("served")) as loopback:
@@ -97,8 +42,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
 def workspace(server: Loopback, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the whole workflow ran once."""
     folder = tmp_path_factory.mktemp("paper")
-    write_checkpoints(server.folder)
-    (folder / "params.yaml").write_text(yaml.safe_dump(miniature_params(server.folder, server.url), sort_keys=False))
+    raw = miniature_params(server.folder, server.url, ROWS)
+    write_starts(server.folder)
+    (folder / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
     result = snakemake(folder, "results/tables.md", params=folder / "params.yaml")
     logs = "\n".join(f"{path}:\n{path.read_text()[-800:]}" for path in sorted(folder.glob("logs/**/*.log")))
     assert result.returncode == 0, result.stderr[-3000:] + logs[-6000:]
@@ -130,16 +76,10 @@ def test_every_data_set_reaches_its_table(workspace: Path):
     assert places == {"dancetrack": "val", "sportsmot": "val", "bft": "test"}
 
 
-def test_data_have_our_form(workspace: Path):
+def test_data_have_our_form(workspace: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(workspace)
     for dataset in ("dancetrack", "sportsmot", "bft"):
-        result = subprocess.run(
-            ["fdta", "data", "check", dataset, "--decode", "--benchmark", "paper"],
-            cwd=workspace,
-            capture_output=True,
-            text=True,
-            env=ENVIRONMENT,
-        )
-        assert result.returncode == 0, result.stdout + result.stderr
+        assert main(["data", "check", dataset, "--decode", "--benchmark", "paper"]) == 0, dataset
     assert len(list(workspace.glob("data/sportsmot/depth/train/*/*.png"))) == 16
 
 

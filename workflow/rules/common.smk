@@ -32,6 +32,8 @@ except InputError as error:
     raise SystemExit(2) from None
 BENCHMARK = EXPERIMENT.benchmark
 RENDERED = [name for name, data in BENCHMARK.datasets.items() if data.render is not None]
+IMPORTED = [name for name, data in BENCHMARK.datasets.items() if data.weights]
+TRAINED = [name for name in BENCHMARK.datasets if name not in IMPORTED]
 CATALOGUED = [name for name in BENCHMARK.datasets if EXPERIMENT.source(name) is not None]
 
 # Trainings ask for all the GPUs that the benchmark gives them, other jobs that compute for one.
@@ -124,6 +126,10 @@ def detector_threads(wildcards):
 
 def train_step(wildcards):
     return STEPS.train(run_of(wildcards, wildcards.variant))
+
+
+def import_step(wildcards):
+    return STEPS.train(Run.parse(f"{wildcards.dataset}/{wildcards.run}"))
 
 
 def track_step(wildcards):

@@ -1,4 +1,4 @@
-# models/DATASET/detector and models/RUN: model.pt, history.jsonl, record.json.
+# models/DATASET/detector and models/RUN: model.pt, record.json, and of a training history.jsonl.
 
 # Several GPUs: one process each.
 TRAIN = "fdta" if BENCHMARK.gpus < 2 else f"torchrun --standalone --nproc-per-node {BENCHMARK.gpus} -m fdta"
@@ -12,6 +12,8 @@ rule train_detector:
         update("models/{dataset}/detector/history.jsonl"),
     log:
         "logs/train/{dataset}/detector.log",
+    wildcard_constraints:
+        dataset=one_of(TRAINED),
     threads: detector_threads
     resources:
         gpu=TRAINING_GPUS,
@@ -31,6 +33,8 @@ rule train:
         update("models/{dataset}/{variant}/seed-{seed}/history.jsonl"),
     log:
         "logs/train/{dataset}/{variant}/seed-{seed}.log",
+    wildcard_constraints:
+        dataset=one_of(TRAINED),
     resources:
         gpu=TRAINING_GPUS,
     params:
@@ -39,3 +43,20 @@ rule train:
         command=TRAIN,
     shell:
         "{params.command} run {params.job:q} --threads {threads} {params.device} > {log:q} 2>&1"
+
+
+# From a published checkpoint instead.
+rule import_weights:
+    input:
+        inputs(import_step),
+    output:
+        update("models/{dataset}/{run}/model.pt"),
+    log:
+        "logs/import/{dataset}/{run}.log",
+    wildcard_constraints:
+        dataset=one_of(IMPORTED),
+        run=rf"{DETECTOR}|({one_of(EXPERIMENT.variants)})/seed-\d+",
+    params:
+        job=job(import_step),
+    shell:
+        "fdta run {params.job:q} > {log:q} 2>&1"

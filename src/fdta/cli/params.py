@@ -36,8 +36,10 @@ def _check(options: argparse.Namespace) -> None:
     for name, dataset in benchmark.datasets.items():
         splits = ", ".join(f"{split} {n}" for split, n in dataset.splits.items())
         stands = f" (beside the paper's {dataset.counterpart})" if dataset.counterpart else ""
-        start = dataset.detector_start or "scratch"
-        print(f"data set {name}: {dataset.title}{stands}; sequences: {splits}; detector from {start}")
+        start = f"detector from {dataset.detector_start or 'scratch'}"
+        if dataset.weights:
+            start = f"checkpoints: {', '.join(f'{by} {file}' for by, file in dataset.weights.items())}"
+        print(f"data set {name}: {dataset.title}{stands}; sequences: {splits}; {start}")
     runs = table_runs(params)
     print(f"{len(runs)} runs:")
     for run in runs:
@@ -49,7 +51,8 @@ def _check(options: argparse.Namespace) -> None:
     for name, table in params.tables.items():
         print(f"{name}: {table.title} ({table.dataset}): {', '.join(table.rows.values())}")
     shown = {row for table in params.tables.values() for row in table.rows.values()}
-    for name in params.variants:
+    trained = any(not dataset.weights for dataset in benchmark.datasets.values())
+    for name in params.variants if trained else ():
         if name not in shown:
             print(f"variant {name}: in no table, so it runs only if you ask for its scores")
 

@@ -22,7 +22,7 @@ from fdta.experiment.sources import code_digests
 from fdta.experiment.steps import Steps
 from fdta.files import locked
 from fdta.machine import cores
-from fdta.provenance import Making, Records, contents, job_key, making, origin, work_path
+from fdta.provenance import Making, Records, contents, job_key, making, origin, read_record, work_path
 
 _logger = logging.getLogger(__name__)
 
@@ -198,6 +198,19 @@ def _get_checkpoint(job: jobs.CheckpointJob, made: Making, compute: Compute) -> 
     fetch(job.place, made.root / job.outputs[0], f"checkpoints/{job.file_name}")
 
 
+def _import(job: jobs.ImportJob, made: Making, compute: Compute) -> None:
+    from fdta.model.exchange import import_run
+
+    before = read_record(made.root / job.record)
+    if before is not None and before.job.get("kind") != job.kind:
+        raise InputError(
+            f"{made.root / job.outputs[0]}: was trained, and {job.weights} does not replace it; work in another folder "
+            f"(snakemake --directory FOLDER), or move the training away"
+        )
+    found = import_run(made.root / job.weights, made.path(job.outputs[0]), job.run, job.settings, job.kept_class)
+    print(f"{job.weights}: {found.kind}; missing: {'; '.join(found.missing) or 'nothing'}")
+
+
 def _depth(job: jobs.DepthJob, made: Making, compute: Compute) -> None:
     from fdta.depth.sliding_window import INPUT_SIZE
     from fdta.depth.teacher import make_depth
@@ -333,6 +346,7 @@ MAKERS: dict[type[jobs.Job], Callable[[Any, Making, Compute], None]] = {
     jobs.RenderJob: _render,
     jobs.DataJob: _get_data,
     jobs.CheckpointJob: _get_checkpoint,
+    jobs.ImportJob: _import,
     jobs.DepthJob: _depth,
     jobs.TrackJob: _track,
     jobs.DetectJob: _detect,

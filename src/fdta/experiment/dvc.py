@@ -16,7 +16,7 @@ from fdta.settings import mapping, named, read_yaml, to_plain
 FOLDER = "plan"
 STAGES = {
     "data": ("render", "data", "depth"),
-    "models": ("detector", "train"),
+    "models": ("detector", "train", "import"),
     "tracks": ("detect", "track", "baseline"),
     "scores": ("score", "similarity", "speed", "submission"),
 }

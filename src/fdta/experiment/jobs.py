@@ -19,6 +19,7 @@ from fdta.errors import InputError
 from fdta.evaluate.settings import Preprocessing
 from fdta.experiment.settings import Settings
 from fdta.files import write_text
+from fdta.model.settings import ModelSettings
 from fdta.provenance import job_key
 from fdta.settings import NAME, Name, read_json, read_settings, settings, to_plain
 from fdta.synthetic.settings import RenderSettings
@@ -164,6 +165,22 @@ class TrainJob(TrainingJob):
 
 
 @settings(kw_only=True)
+class ImportJob(Job):
+    """Make the model of a run from a published checkpoint, instead of training it."""
+
+    entry: ClassVar[str] = "fdta.model.exchange"
+
+    kind: Literal["import"] = "import"
+    run: RunName
+    """``DATASET/detector`` for a detector alone."""
+    weights: str
+    """The checkpoint."""
+    kept_class: int | None
+    """The class to keep of a detector that tells several apart."""
+    settings: ModelSettings
+
+
+@settings(kw_only=True)
 class DetectJob(Job):
     """Run the detector of a data set alone on a split."""
 
@@ -295,8 +312,8 @@ class ReportJob(DocumentJob):
 KINDS: dict[str, type[Job]] = {
     str(kind.__dataclass_fields__["kind"].default): kind
     for kind in (
-        *(RenderJob, DataJob, CheckpointJob, DepthJob, DetectorJob, TrainJob, DetectJob, TrackJob, BaselineJob),
-        *(ScoreJob, SimilarityJob, SpeedJob, SubmissionJob, TablesJob, FigureJob, ReportJob),
+        *(RenderJob, DataJob, CheckpointJob, DepthJob, DetectorJob, TrainJob, ImportJob, DetectJob, TrackJob),
+        *(BaselineJob, ScoreJob, SimilarityJob, SpeedJob, SubmissionJob, TablesJob, FigureJob, ReportJob),
     )
 }
 """Kind of a job -> its class."""

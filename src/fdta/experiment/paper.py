@@ -35,6 +35,13 @@ class PaperTable:
     references: dict[str, str]
     """Row -> the row that its difference is taken to."""
     notes: tuple[str, ...]
+    trained_notes: tuple[str, ...] = ()
+    """Further ones, for rows that are trained here and not made from published checkpoints."""
+
+    @property
+    def scored(self) -> bool:
+        """Whether it shows scores, and not the speed alone."""
+        return not set(COMPARED).isdisjoint(self.metrics)
 
 
 @dataclass(frozen=True)
@@ -99,4 +106,4 @@ def _table(raw: dict[str, Any], added: dict[str, str]) -> PaperTable:
     reference = raw.get("reference", {})
     if isinstance(reference, str):
         reference = {key: reference for key in rows if key != reference}
-    return PaperTable(metrics, rows, reference, tuple(raw.get("notes", ())))
+    return PaperTable(metrics, rows, reference, tuple(raw.get("notes", ())), tuple(raw.get("trained_notes", ())))

@@ -8,11 +8,14 @@ path of the key.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from fdta.acquire.catalogue import Checkpoint, Source, read_catalogue
 from fdta.experiment.settings import BenchmarkSettings, DatasetSettings, Settings, TableSettings
+from fdta.model.settings import ModelSettings
 from fdta.names import BASELINES, DETECTOR
 from fdta.settings import (
     ParamsError,
@@ -65,13 +68,16 @@ class Experiment:
         """
         benchmark = to_plain(self.benchmark)
         name = benchmark.pop("name")
-        kept = dict.fromkeys(datasets or self.benchmark.datasets)
-        kept |= {start: None for d in kept if (start := self.dataset(d).detector_start) in self.benchmark.datasets}
+        kept = self._with_starts(datasets or tuple(self.benchmark.datasets), self.benchmark)
         benchmark["datasets"] = {each: value for each, value in benchmark["datasets"].items() if each in kept}
         allowed = self.variants if variants is None else variants
+        if benchmark["only"] is not None:
+            benchmark["only"] = list(benchmark["datasets"])
+        for each in benchmark["datasets"].values():
+            each["weights"] = {by: file for by, file in each["weights"].items() if by in (DETECTOR, *allowed)}
         for key in ("variants", "noise_seeds"):
             benchmark[key] = {each: value for each, value in benchmark[key].items() if each in allowed}
-        tables = {each: to_plain(table) for each, table in self.tables.items()}
+        tables = {each: to_plain(table) for each, table in self.all_tables.items()}
         for table in tables.values():
             table["rows"] = {row: by for row, by in table["rows"].items() if by in (*allowed, *BASELINES)}
         return {
@@ -109,11 +115,16 @@ class Experiment:
         self.preset: str | None = raw.get("preset")
         self._preset = _preset(self.preset, path)
         self.benchmark = self._benchmark(benchmark or raw["benchmark"], raw.get("seeds", [0]))
-        self.tables = {
+        self.all_tables = {
             name: read_settings(TableSettings, table, f"tables.{name}", path)
             for name, table in mapping(raw["tables"], "tables", path).items()
         }
         self._check_names()
+        if self.benchmark.only is not None:
+            kept = self._with_starts(self.benchmark.only, self.benchmark)
+            datasets = {name: data for name, data in self.benchmark.datasets.items() if name in kept}
+            self.benchmark = replace(self.benchmark, datasets=datasets)
+        self.tables = self._shown_tables()
         self._settings = {
             (dataset, variant): self._assembled(dataset, variant)
             for dataset in self.benchmark.datasets
@@ -132,6 +143,15 @@ class Experiment:
     def variants(self) -> tuple[str, ...]:
         """Names of the variants."""
         return tuple(self._variants)
+
+    def variants_of(self, dataset: str) -> tuple[str, ...]:
+        """Names of the variants that `dataset` has runs of: all, or those that its checkpoints are of.
+
+        Raises:
+            ParamsError: the benchmark has no such data set.
+        """
+        weights = self.dataset(dataset).weights
+        return tuple(name for name in self._variants if not weights or name in weights)
 
     @property
     def catalogue(self) -> dict[str, Source]:
@@ -174,6 +194,22 @@ class Experiment:
         source = self.source(dataset)
         return next((name for name, split in source.splits.items() if not split.ground_truth), None) if source else None
 
+    def used_settings(self, dataset: str, variant: str) -> dict[str, Any]:
+        """Plain settings of the runs of `variant` (or "detector") on `dataset`: all, or of an imported model those that
+        it is built and tracked with, and its checkpoint.
+
+        Raises:
+            ParamsError: no such data set or variant.
+        """
+        plain, weights = to_plain(self.settings(dataset, variant)), self.dataset(dataset).weights
+        if not weights:
+            return plain
+        names = {each.name for each in fields(ModelSettings)}
+        model = {key: value for key, value in plain.items() if key in (*names, "tracker")}
+        # Published checkpoints do not hold it, for it serves in training only.
+        model["identity"]["feature_extractor"] = False
+        return {"weights": weights.get(variant)} | model
+
     def settings(self, dataset: str, variant: str) -> Settings:
         """Settings of the runs of `variant` (or "detector") on `dataset`.
 
@@ -211,31 +247,68 @@ class Experiment:
             read = _read_run(merged, where, self.path)
         return read
 
+    @staticmethod
+    def _with_starts(names: tuple[str, ...], benchmark: BenchmarkSettings) -> tuple[str, ...]:
+        """Data sets `names`, and those that their detectors start from."""
+        starts = (benchmark.datasets[name].detector_start for name in names)
+        return tuple(dict.fromkeys([*names, *(start for start in starts if start in benchmark.datasets)]))
+
+    def _shown_tables(self) -> dict[str, TableSettings]:
+        """The benchmark's tables, without rows that no checkpoint measures where nothing is trained."""
+        benchmark, shown = self.benchmark, {}
+        for name, table in self.all_tables.items():
+            dataset = benchmark.dataset_of(table.dataset)
+            if benchmark.tables is not None and name not in benchmark.tables:
+                continue
+            if dataset is None and benchmark.only is not None:
+                continue
+            if dataset and benchmark.datasets[dataset].weights:
+                measuring = (*self.variants_of(dataset), *BASELINES)
+                table = replace(table, rows={row: by for row, by in table.rows.items() if by in measuring})
+            if table.rows:
+                shown[name] = table
+        return shown
+
     def _check_names(self) -> None:
         """Raise ParamsError where one part of the file names what another part does not have."""
+        self._check_names_of_benchmark()
         path, benchmark = self.path, self.benchmark
         for name in self._variants:
             if name in (DETECTOR, *BASELINES):
                 raise ParamsError(f"{path}: variants.{name}: the name is taken by the {name} itself; choose another")
-        counterparts = sorted({table.dataset for table in self.tables.values()})
+        counterparts = sorted({table.dataset for table in self.all_tables.values()})
         for name, dataset in benchmark.datasets.items():
             if dataset.counterpart is not None and dataset.counterpart not in counterparts:
                 where = f"benchmarks.{benchmark.name}.datasets.{name}.counterpart"
                 raise ParamsError(
                     f"{path}: {where}: no table shows {dataset.counterpart!r}; they show {named(counterparts)}"
                 )
-        for key, names in (("variants", benchmark.variants), ("noise_seeds", benchmark.noise_seeds)):
-            for name in names:
-                if name not in self._variants:
-                    where = f"benchmarks.{benchmark.name}.{key}.{name}"
-                    raise ParamsError(f"{path}: {where}: no such variant; {suggestion(name, self._variants)}")
-        for name, table in self.tables.items():
+        for name, table in self.all_tables.items():
             for row, measured_by in table.rows.items():
                 if measured_by not in (*self._variants, *BASELINES):
                     raise ParamsError(
                         f"{path}: tables.{name}.rows.{row}: {measured_by!r} is neither a variant nor a baseline; "
                         f"{suggestion(measured_by, (*self._variants, *BASELINES))}"
                     )
+
+    def _check_names_of_benchmark(self) -> None:
+        """Raise ParamsError where the benchmark chooses a variant, data set or table that does not exist."""
+        benchmark, models = self.benchmark, (DETECTOR, *self._variants)
+        chosen: list[tuple[str, Iterable[str], Iterable[str], str]] = [
+            ("variants", benchmark.variants, self._variants, "variant"),
+            ("noise_seeds", benchmark.noise_seeds, self._variants, "variant"),
+            ("only", benchmark.only or (), benchmark.datasets, "data set"),
+            ("tables", benchmark.tables or (), self.all_tables, "table"),
+            *(
+                (f"datasets.{name}.weights", data.weights, models, "variant")
+                for name, data in benchmark.datasets.items()
+            ),
+        ]
+        for key, names, there, what in chosen:
+            for name in names:
+                if name not in there:
+                    where = f"{self.path}: benchmarks.{benchmark.name}.{key}.{name}"
+                    raise ParamsError(f"{where}: no such {what}; {suggestion(name, there)}")
 
     def _dataset(self, name: str, value: Any, where: str) -> dict[str, Any]:
         """Values of a data set; a real one gets its splits from the catalogue if it has none."""

@@ -16,7 +16,7 @@ FULL = "full"
 BASE = "base"
 """The variant without adapters, which the figures set beside `FULL`."""
 COMPLEMENTARY = "table-4"
-"""The table whose variants the similarity table shows."""
+"""The table whose variants the similarity table has."""
 METRICS = Path("results/metrics.json")
 """The scores over all test sequences, by data set and run."""
 TRAINING_CURVES = Path("results/training.csv")
@@ -26,8 +26,8 @@ FIGURES: tuple[Figure, ...] = get_args(Figure)
 
 
 def table_runs(params: Experiment) -> list[Run]:
-    """Trainings that the tables need, each once, in the tables' order; also those that baselines start from, and those
-    that measure the noise of the seed.
+    """Runs that the tables need, each once, in the tables' order; also those that baselines start from, and those that
+    measure the noise of the seed. Each is a training, or a published checkpoint (`DatasetSettings.weights`).
 
     A table whose data set has no counterpart in the benchmark needs none.
 
@@ -52,14 +52,16 @@ def table_baselines(params: Experiment) -> list[Run]:
     return _runs(params, {name: name for name in BASELINES})
 
 
+def similarity_variants(params: Experiment) -> list[str]:
+    """The variants of Table 4, shown or not, which the similarity table has, in its order."""
+    table = params.all_tables.get(COMPLEMENTARY)
+    return list(dict.fromkeys(table.rows.values())) if table else []
+
+
 def similarity_runs(params: Experiment) -> list[Run]:
     """Runs of the similarity table: on every data set the detector alone (seed 0) and the variants of Table 4."""
-    table = params.tables.get(COMPLEMENTARY)
-    runs = [
-        run
-        for run in table_runs(params)
-        if table and run.variant in table.rows.values() and run.seed in params.benchmark.seeds
-    ]
+    variants = similarity_variants(params)
+    runs = [run for run in table_runs(params) if run.variant in variants and run.seed in params.benchmark.seeds]
     detectors = [Run(dataset, DETECTOR) for dataset in dict.fromkeys(run.dataset for run in runs)]
     return detectors + runs
 
@@ -67,7 +69,7 @@ def similarity_runs(params: Experiment) -> list[Run]:
 def submission_runs(params: Experiment) -> list[Run]:
     """Runs and baselines whose tracks of the split that a server scores are wanted, in the tables' order."""
     runs = []
-    for table in params.tables.values():
+    for table in params.tables.values() if params.benchmark.submissions else ():
         dataset = params.benchmark.dataset_of(table.dataset)
         if dataset and table.submissions and params.submission_split(dataset):
             runs += [Run(dataset, name, seed) for name in table.rows.values() for seed in params.benchmark.seeds]
@@ -88,7 +90,7 @@ def table_inputs(params: Experiment, root: Path) -> list[Path]:
         dataset = params.benchmark.dataset_of(table.dataset)
         if dataset and "milliseconds" in paper.tables[name].metrics:
             files.append(speed_path(root, dataset))
-        if dataset and "hours_per_epoch" in paper.tables[name].metrics:
+        if dataset and "hours_per_epoch" in paper.tables[name].metrics and not params.dataset(dataset).weights:
             runs = [Run(dataset, variant, seed) for variant in table.rows.values() for seed in params.benchmark.seeds]
             files += [history_path(root, run) for run in runs]
     files += [submission_path(root, run) for run in submission_runs(params)]
@@ -107,18 +109,27 @@ def figure_datasets(params: Experiment) -> tuple[str, ...]:
     return tuple(dict.fromkeys(both))
 
 
+def trained_datasets(params: Experiment) -> tuple[str, ...]:
+    """Those of `figure_datasets` whose runs are trained, not made from published checkpoints.
+
+    Raises:
+        ParamsError: see `read_paper`.
+    """
+    return tuple(dataset for dataset in figure_datasets(params) if not params.dataset(dataset).weights)
+
+
 def page_figures(params: Experiment) -> dict[str, tuple[str, tuple[str, ...]]]:
     """The figures of the page: file name without ending -> which of `FIGURES` it is, and its data sets.
 
     Raises:
         ParamsError: see `read_paper`.
     """
-    datasets = figure_datasets(params)
     figures: dict[str, tuple[str, tuple[str, ...]]] = {}
-    for name in FIGURES if datasets else ():
+    for name in FIGURES:
+        datasets = trained_datasets(params) if name == "training" else figure_datasets(params)
         if name == "tracks":
             figures |= {f"{name}-{dataset}": (name, (dataset,)) for dataset in datasets}
-        else:
+        elif datasets:
             figures[name] = name, datasets
     return figures
 
@@ -136,7 +147,7 @@ def figure_inputs(params: Experiment, root: Path, name: str, datasets: tuple[str
         tracked = [root / kind / str(run) / data.test_split for kind, run in places]
         files += {
             "similarity": [similarity_path(params, root, run) for run in (detector, base, full)],
-            "depth": [model, validated, folder / "depth" / data.validation_split],
+            "depth": [model, tested] if data.weights else [model, validated, folder / "depth" / data.validation_split],
             "tracks": [tested, *tracked],
             "embeddings": [tested, *tracked],
             "depth-attention": [model, tested],
@@ -194,7 +205,7 @@ def depth_costs_paths(params: Experiment, root: Path) -> dict[str, Path]:
     return {
         dataset: root / "data" / dataset / f"depth-{settings.training_splits[0]}.json"
         for dataset in datasets
-        if (settings := params.settings(dataset, FULL)).spatial.enabled
+        if (settings := params.settings(dataset, FULL)).spatial.enabled and not params.dataset(dataset).weights
     }
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from fdta.data.settings import AugmentationSettings, ClipSettings
 from fdta.loss.settings import LossSettings
 from fdta.model.settings import ModelSettings
+from fdta.names import DETECTOR
 from fdta.settings import Count, Name, require, settings
 from fdta.synthetic.settings import RenderSettings
 from fdta.track.settings import TrackerSettings
@@ -68,8 +69,11 @@ class DatasetSettings:
     detector: str | None = None
     """A checkpoint of this package to use as the detector, without training one; null: train it."""
     detector_class: Annotated[int, Field(ge=0)] | None = None
-    """The class to keep of a published `detector_start` that tells several apart, counted from 0; of COCO's 91, 1 is
-    person, 15 bird, and null stands for person."""
+    """The class to keep of a published `detector_start`, or of `weights`, that tells several apart, counted from 0; of
+    COCO's 91, 1 is person, 15 bird, and null stands for person."""
+    weights: dict[Name, str] = field(default_factory=dict)
+    """Variant, or `detector`, -> the published checkpoint (.pth) that is imported as its model. Nothing is trained on a
+    data set that has any: only these variants have rows in the tables, and `detector` must be one of them."""
     test_split: Name = "test"
     validation_split: Name = "val"
     overrides: dict[str, Any] = field(default_factory=dict)
@@ -81,6 +85,14 @@ class DatasetSettings:
         for name in ("test_split", "validation_split"):
             split = getattr(self, name)
             require(split in self.splits, f"{name} {split!r} is not among the splits {sorted(self.splits)}")
+        require(
+            not self.weights or DETECTOR in self.weights,
+            "weights must name the checkpoint of the detector alone too (detector: FILE)",
+        )
+        require(
+            not self.weights or self.detector is self.detector_start is None,
+            "weights: nothing is trained, so that detector and detector_start do not go with it",
+        )
 
 
 @settings
@@ -111,6 +123,12 @@ class BenchmarkSettings:
     """Variant -> what it changes in this benchmark, in addition to its own overrides."""
     gpus: Annotated[int, Field(ge=0, le=1024)] = 0
     """GPUs of one training; 0: everything is computed on the CPU."""
+    only: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    """Data sets that are run, with those that their detectors start from; null: all. Tables of others are left out."""
+    tables: tuple[Name, ...] | None = None
+    """Tables that are shown, of those below `tables` of the file; null: all."""
+    submissions: bool = True
+    """Whether splits whose ground truth a server keeps are tracked and zipped for it, where a table asks for it."""
 
     def __post_init__(self) -> None:
         require(len(set(self.seeds)) == len(self.seeds), f"seeds {list(self.seeds)} must be different numbers")
@@ -120,6 +138,10 @@ class BenchmarkSettings:
                 start is None or start.endswith((".pt", ".pth")) or start in self.datasets,
                 f"datasets.{name}.detector_start: {start!r} is neither a data set of the benchmark nor a checkpoint "
                 f"(.pt, .pth)",
+            )
+            require(
+                not data.weights or (len(self.seeds) == 1 and not self.noise_seeds),
+                f"datasets.{name}.weights: a checkpoint is one run; give one seed, and no noise_seeds",
             )
 
     def dataset_of(self, counterpart: str) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,8 +23,10 @@ from fdta.experiment.plan import (
 )
 from fdta.experiment.settings import Settings
 from fdta.experiment.sources import code_digests, combined
+from fdta.model.settings import ModelSettings
 from fdta.names import BASELINES, DETECTOR, Run
 from fdta.provenance import RECORD, Records, State
+from fdta.settings import named
 
 J = TypeVar("J", bound=jobs.Job)
 HERE = Path()
@@ -116,8 +118,10 @@ class Steps:
         )
 
     def detector(self, dataset: str, processes: int | None = None) -> Step:
-        """Step that trains the detector of a data set."""
+        """Step that trains the detector of a data set, or imports it."""
         data = self.experiment.dataset(dataset)
+        if data.weights:
+            return self._import(Run(dataset, DETECTOR), processes)
         settings = detector_settings(self.experiment.settings(dataset, DETECTOR))
         needs, start, start_class = self._training_data(dataset, settings, depth=False), None, None
         if data.detector_start in self.experiment.benchmark.datasets:
@@ -138,9 +142,16 @@ class Steps:
         return str(model_path(HERE, Run(dataset, DETECTOR))), self.detector(dataset)
 
     def train(self, run: Run, processes: int | None = None) -> Step:
-        """Step that trains a run; of the variant `detector`, the detector alone."""
+        """Step that trains a run, or imports it where the data set has `weights`; of the variant `detector`, the
+        detector alone.
+
+        Raises:
+            InputError: the data set has weights, but none of this run.
+        """
         if run.variant == DETECTOR:
             return self.detector(run.dataset, processes)
+        if self.experiment.dataset(run.dataset).weights:
+            return self._import(run, processes)
         settings = tracker_settings(self.experiment.settings(run.dataset, run.variant))
         start, made = self.detector_model(run.dataset)
         needs = self._training_data(run.dataset, settings, depth=settings.spatial.enabled)
@@ -367,6 +378,30 @@ class Steps:
             **values,
         )
 
+    def _import(self, run: Run, processes: int | None) -> Step:
+        """Step that makes the model of a run from a published checkpoint."""
+        weights, benchmark = self.experiment.dataset(run.dataset).weights, self.experiment.benchmark
+        if run.variant not in weights or (run.seed not in benchmark.seeds and run.variant != DETECTOR):
+            names = (variant if variant == DETECTOR else f"{variant}/seed-{benchmark.seeds[0]}" for variant in weights)
+            raise InputError(
+                f"{run}: nothing is trained on {run.dataset} in benchmark {benchmark.name!r}, whose checkpoints "
+                f"(weights) are of {named(names)}; choose one of them, or another benchmark with --benchmark"
+            )
+        if (processes or 1) > 1:
+            raise InputError(f"{run}: is imported, not trained; run the command without torchrun")
+        name = f"{run.dataset}/{DETECTOR}" if run.variant == DETECTOR else str(run)
+        file, folder = weights[run.variant], run_folder(run)
+        return self._step(
+            jobs.ImportJob,
+            [(file, self.checkpoint(file))],
+            run=name,
+            weights=file,
+            kept_class=self.experiment.dataset(run.dataset).detector_class,
+            settings=imported_settings(self.experiment.settings(run.dataset, run.variant)),
+            outputs=(f"{folder}/model.pt",),
+            record=f"{folder}/{RECORD}",
+        )
+
     def _file(self, kind: type[J], needs: list[tuple[str, Step | None]], output: str, **values: Any) -> Step:
         record = f"{output.rpartition('.')[0]}.{RECORD}"
         return self._step(kind, needs, outputs=(output,), record=record, **values)
@@ -409,6 +444,14 @@ def detector_settings(settings: Settings) -> Settings:
         validation=validation,
     )
     return detector.with_defaults_for_unused()
+
+
+def imported_settings(settings: Settings) -> ModelSettings:
+    """The settings of the model of a run that is imported: without the Identity Adapter's feature extractor, which
+    published checkpoints do not hold, for it serves in training only."""
+    used = settings.with_defaults_for_unused()
+    model = ModelSettings(**{each.name: getattr(used, each.name) for each in fields(ModelSettings)})
+    return replace(model, identity=replace(model.identity, feature_extractor=False))
 
 
 def tracker_settings(settings: Settings) -> Settings:

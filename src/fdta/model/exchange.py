@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from fdta.errors import InputError
 from fdta.model import checkpoint
 from fdta.model.detector import DeformableDetector
 from fdta.model.fdta import FDTA
-from fdta.model.published import CRITERION, OURS, Kind, PublishedCheckpoint, read_published
+from fdta.model.published import CRITERION, OURS, Kind, PublishedCheckpoint, read_published, settings_of
+from fdta.model.settings import ModelSettings
 from fdta.model.weights import PUBLISHED_DETECTOR, to_published
 from fdta.names import DETECTOR
+from fdta.settings import flat, to_plain
+
+COMPUTED = "bin_values"
+"""End of the name of the depths of the bins, which settings tell too."""
+IDENTITY_ADAPTER = "identity_adapter."
+"""Start of the names of the Identity Adapter's parameters."""
+_REMEDY = "name the right file under weights of the data set in params.yaml"
 
 
 def import_checkpoint(
@@ -36,8 +45,53 @@ def import_checkpoint(
         if found.detector_alone
         else FDTA(settings)
     )
-    checkpoint.fill(model, found.state, path, new=("bin_values",))
+    checkpoint.fill(model, found.state, path, new=(COMPUTED,))
     checkpoint.save_model(output, model, found.plain_settings, found.run)
+    return found
+
+
+def import_run(
+    path: Path, output: Path, run: str, settings: ModelSettings, kept_class: int | None = None
+) -> PublishedCheckpoint:
+    """Make the model of `run` from the published checkpoint `path`, if it is of the architecture that `settings` name.
+
+    Args:
+        path: the checkpoint.
+        output: file to write, in our format.
+        run: name of the run; ends in ``/detector`` for a detector alone.
+        settings: of its model. What shapes do not tell, such as the numbers of heads, is taken from here.
+        kept_class: as of `read_published`.
+
+    Raises:
+        InputError: as of `read_published`, or the checkpoint is of another kind or architecture; the message names the
+            first setting that differs.
+    """
+    found = read_published(path, kept_class)
+    alone = run.endswith(f"/{DETECTOR}")
+    adapters = settings.spatial.enabled or settings.temporal.enabled
+    wanted = "Deformable DETR" if alone else "FDTA" if adapters else "MOTIP"
+    told = f"{path}: holds {found.kind}, and {run} is {wanted}"
+    if found.detector_alone != alone:
+        raise InputError(f"{told}; {_REMEDY}")
+    parts = settings.backbone, settings.detector, settings.spatial
+    model = DeformableDetector(*parts) if alone else FDTA(settings)
+    state = {name: tensor for name, tensor in found.state.items() if not name.startswith(IDENTITY_ADAPTER)}
+    # Where the file has no depths of the bins, they are those of `settings`.
+    own = {name: tensor for name, tensor in model.state_dict().items() if name in state or not name.endswith(COMPUTED)}
+    prefix = "detector." if alone else ""
+    needed, there = (
+        flat(to_plain(settings_of({f"{prefix}{name}": tensor for name, tensor in tensors.items()}, path)))
+        for tensors in (own, state)
+    )
+    differing = [key for key in needed if needed[key] != there[key] and not key.startswith("identity.")]
+    if differing:
+        first, *others = differing
+        values = f"{first} is {json.dumps(there[first])} in the file and {json.dumps(needed[first])} in the settings"
+        more = f", and {len(others)} more differ" if others else ""
+        place = f"{told}: " if found.kind != wanted else f"{path}: "
+        raise InputError(f"{place}{values}{more}; {_REMEDY}, or correct the settings of {run}")
+    checkpoint.fill(model, state, path, new=(COMPUTED,))
+    checkpoint.save_model(output, model, settings, run)
     return found
 
 
@@ -59,7 +113,7 @@ def export_checkpoint(path: Path, output: Path) -> str:
         checkpoint.check_tensor(name, tensor, path)
     detector_alone = value["run"].endswith(f"/{DETECTOR}")
     state = {f"detector.{name}" if detector_alone else name: tensor for name, tensor in value["model"].items()}
-    names_of_criterion = {name for name in state if name.startswith("identity_adapter.")}
+    names_of_criterion = {name for name in state if name.startswith(IDENTITY_ADAPTER)}
     model = to_published({name: tensor for name, tensor in state.items() if name not in names_of_criterion})
     if detector_alone:
         model = {name.removeprefix(PUBLISHED_DETECTOR): tensor for name, tensor in model.items()}

@@ -12,7 +12,7 @@ from fdta.experiment import plan
 from fdta.experiment.params import Experiment
 from fdta.names import BASELINES, DETECTOR, Run
 from fdta.report.results import Epoch, StepRecord, read_history
-from fdta.settings import flat, to_plain
+from fdta.settings import flat
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,11 @@ class LocalRun:
 
     run: Run
     finished: bool
-    """Whether its training is; baselines have none."""
+    """Whether its model is there and no training of it is under way; baselines have none."""
     model: Path
     """A baseline has neither this nor a history."""
     history: Path
+    """A run that was made from a published checkpoint has none."""
     scores: Path
     similarity: Path
     settings: dict[str, str]
@@ -77,7 +78,7 @@ def local_runs(params: Experiment, root: Path, dataset: str) -> list[LocalRun]:
     detector = Run(dataset, DETECTOR)
     left = plan.under_way(root, detector) or plan.model_path(root, detector).is_file()
     runs = [detector] if left or plan.history_path(root, detector).is_file() else []
-    for variant in params.variants:
+    for variant in params.variants_of(dataset):
         seeds = {seed for file in ("model.pt", "history.jsonl") for seed in plan.seeds_with(models / variant, file)}
         runs += [Run(dataset, variant, seed) for seed in sorted(seeds)]
     for method in BASELINES:
@@ -94,7 +95,7 @@ def _local_run(params: Experiment, root: Path, run: Run) -> LocalRun:
     if run.variant in BASELINES:
         finished, settings = True, {"detections": str(Run(run.dataset, plan.FULL, run.seed))}
     else:
-        settings = {key: str(value) for key, value in flat(to_plain(params.settings(run.dataset, run.variant))).items()}
+        settings = {key: str(value) for key, value in flat(params.used_settings(run.dataset, run.variant)).items()}
     rows = {
         name: ", ".join(row for row, variant in table.rows.items() if variant == run.variant)
         for name, table in params.tables.items()

@@ -5,6 +5,8 @@ Pieces of Markdown with `code`, **strong** and *emphasis* only.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from fdta.evaluate.metrics import HOTA, SCORES
 from fdta.experiment.paper import PaperTable
 from fdta.experiment.plan import FULL, table_baselines, table_inputs, table_runs
@@ -35,9 +37,13 @@ def measurement_notes(results: Results) -> list[str]:
         noise_note(results.seed_noise),
         f"Assignment in the tracker: {assignment}. SORT, ByteTrack, OC-SORT and BoT-SORT link the detections of"
         f" `{FULL}` with the same seed, not those of the paper's detector for them.",
-        f"Seeds: {', '.join(map(str, benchmark.seeds))}; they vary the training of the tracker; all start from the"
-        " data set's one detector. `fdta params show RUN` prints every setting of a run.",
+        *left_out_notes(results),
     ]
+    if any(not params.dataset(run.dataset).weights for run in runs):
+        lines.append(
+            f"Seeds: {', '.join(map(str, benchmark.seeds))}; they vary the training of the tracker; all start from the"
+            " data set's one detector. `fdta params show RUN` prints every setting of a run."
+        )
     partial = []
     for run in runs + table_baselines(params):
         data = params.dataset(run.dataset)
@@ -51,6 +57,31 @@ def measurement_notes(results: Results) -> list[str]:
         shown = ", ".join(f"`{path.relative_to(results.root)}`" for path in missing[:3])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         lines.append(f"**Not measured yet**, {len(missing)} files: {shown}{more}.")
+    return lines
+
+
+def left_out_notes(results: Results) -> list[str]:
+    """What the benchmark does not show, and why."""
+    benchmark, params = results.benchmark, results.params
+    imported = [f"`{name}`" for name, data in benchmark.datasets.items() if data.weights]
+    hidden = [name for name in params.all_tables if name not in params.tables]
+    titles = {name: name.capitalize().replace("-", " ") for name in hidden}
+    not_chosen = [titles[name] for name in hidden if benchmark.tables is None or name in benchmark.tables]
+    others = [title for title in titles.values() if title not in not_chosen]
+    lines = []
+    if imported:
+        left = ", ".join([*others, "rows of variants without a checkpoint", "training curves"])
+        lines.append(
+            f"Nothing is trained on {', '.join(imported)}: every model is a published checkpoint. Left out, because"
+            f" they show or compare trainings: {left}."
+        )
+    elif others:
+        lines.append(f"Left out by `tables` of the benchmark: {', '.join(others)}.")
+    if not_chosen and benchmark.only is not None:
+        chosen = ", ".join(f"`{name}`" for name in benchmark.only)
+        lines.append(
+            f"Only {chosen} is run (`only` of the benchmark), so that these are left out: {', '.join(not_chosen)}."
+        )
     return lines
 
 
@@ -71,7 +102,14 @@ def noise_note(noise: SeedNoise | None) -> str:
 def table_notes(results: Results, name: str, rows: list[TableRow]) -> tuple[str, list[str]]:
     """Where the numbers of the table `name` come from, and the notes below it."""
     table, settings = results.paper.tables[name], results.params.tables[name]
-    dataset, lines = results.benchmark.dataset_of(settings.dataset), list(table.notes)
+    dataset = results.benchmark.dataset_of(settings.dataset)
+    weights = results.params.dataset(dataset).weights if dataset else {}
+    lines = list(table.notes if weights else table.trained_notes + table.notes)
+    used = [
+        f"`{name}` is `{Path(weights[name]).name}`" for name in dict.fromkeys(settings.rows.values()) if name in weights
+    ]
+    if used:
+        lines.insert(0, f"Published checkpoints: {', '.join(used)}")
     resolution = _resolution(table, rows, results.seed_noise)
     if dataset is None:
         place = f"There is no such data set in this benchmark: nothing stands beside the paper's {settings.dataset}."
@@ -79,7 +117,7 @@ def table_notes(results: Results, name: str, rows: list[TableRow]) -> tuple[str,
     data = results.params.dataset(dataset)
     place = f"Here: `{dataset}` ({data.title}), {data.test_split}."
     place = place if dataset == settings.dataset else f"Paper: {settings.dataset}, test. {place}"
-    if submitted := results.params.submission_split(dataset):
+    if table.scored and (submitted := results.params.submission_split(dataset)):
         place += (
             f" A server keeps the ground truth of {submitted}: rows marked † are its scores of {submitted}, rows"
             f" marked ‡ wait for it and are scored here on {data.test_split}."

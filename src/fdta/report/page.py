@@ -23,7 +23,7 @@ from fdta.report.cells import Cell, Column, Difference, Missing, Number, Table, 
 from fdta.report.notes import measurement_notes, noise_note
 from fdta.report.results import Results
 from fdta.report.views import dataset_table, glance, tables
-from fdta.settings import flat, read_json, to_plain
+from fdta.settings import flat, read_json
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -53,6 +53,7 @@ def write_page(params: Experiment, root: Path, output: Path) -> None:
     chains = _chains(params, root)
     page = template.render(
         benchmark=params.benchmark,
+        rendered=any(data.render is not None for data in params.benchmark.datasets.values()),
         dash=Missing(),
         glance=glance(results),
         noise=noise_note(results.seed_noise),
@@ -69,7 +70,7 @@ def write_page(params: Experiment, root: Path, output: Path) -> None:
         variants=_variants(params),
         settings={
             f"{dataset}/{FULL}": yaml.safe_dump(
-                to_plain(params.settings(dataset, FULL)), sort_keys=False, default_flow_style=None, width=100
+                params.used_settings(dataset, FULL), sort_keys=False, default_flow_style=None, width=100
             )
             for dataset in figure_datasets(params)
         },
@@ -155,10 +156,10 @@ def _span(chains: dict[str, dict[str, Record]]) -> str:
 def _variants(params: Experiment) -> dict[str, str]:
     """Each variant, and what it changes of the full model on the first data set that the figures show."""
     shown = figure_datasets(params) or tuple(params.benchmark.datasets)
-    full = flat(to_plain(params.settings(shown[0], FULL)))
+    full = flat(params.used_settings(shown[0], FULL))
     told = {}
-    for variant in params.variants:
-        settings = flat(to_plain(params.settings(shown[0], variant)))
+    for variant in params.variants_of(shown[0]):
+        settings = flat(params.used_settings(shown[0], variant))
         changes = [f"`{key}: {json.dumps(value)}`" for key, value in settings.items() if full[key] != value]
         told[variant] = ", ".join(changes) or "nothing"
     return told

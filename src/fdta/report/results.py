@@ -256,7 +256,7 @@ class Results:
                     scored_on=submitted if served else split,
                     trained_on_test=trainable and split in self.params.settings(dataset, measured_by).training_splits,
                     by_server=served,
-                    awaits_server=submitted is not None and not served,
+                    awaits_server=submitted is not None and not served and table.scored,
                 )
             rows.append(row)
         return rows
@@ -281,7 +281,7 @@ class Results:
         """Of all scored seeds of the benchmark's variants, those that no table asks for too; None: nowhere two."""
         squares, freedom, variants = 0.0, 0, 0
         for dataset, data in self.benchmark.datasets.items():
-            for variant in self.params.variants:
+            for variant in self.params.variants_of(dataset):
                 seeds = plan.seeds_with(self.root / "scores" / dataset / variant, f"{data.test_split}.json")
                 scored = [self.scores(Run(dataset, variant, seed)) for seed in seeds]
                 values = [scores[COMBINED]["HOTA"] for scores in scored if scores is not None]
@@ -335,7 +335,7 @@ class Results:
     def similarities(self) -> dict[tuple[str, str], dict[str, Measured]]:
         """(data set, variant) -> "mean" and the per cent of pairs in `SIMILARITY_RANGES`; nothing if not measured."""
         due = plan.similarity_runs(self.params)
-        variants = [DETECTOR, *self.params.tables[plan.COMPLEMENTARY].rows.values()] if due else []
+        variants = [DETECTOR, *plan.similarity_variants(self.params)]
         datasets = list(self.benchmark.datasets)
         found: dict[tuple[str, str], dict[str, Measured]] = {}
         for run in sorted(due, key=lambda run: (datasets.index(run.dataset), variants.index(run.variant), run.seed)):
@@ -359,9 +359,9 @@ class Results:
         return found
 
     def training_curves(self) -> dict[int, dict[str, float | None]]:
-        """Epoch, counted from 1 -> data set -> mean loss of the full model with the first seed."""
+        """Epoch, from 1 -> data set that something is trained on -> mean loss of the full model with the first seed."""
         epochs: dict[int, dict[str, list[float]]] = {}
-        datasets = plan.figure_datasets(self.params)
+        datasets = plan.trained_datasets(self.params)
         for dataset in datasets:
             for record in read_history(plan.history_path(self.root, Run(dataset, plan.FULL, self.benchmark.seeds[0]))):
                 if isinstance(record, StepRecord):

@@ -39,7 +39,8 @@ def write_tables(params: Experiment, root: Path, output: Path) -> None:
         write_text(output.parent / "tables" / f"{table.name}.csv", csv_text(records))
     write_json(output.with_name(METRICS.name), results.metrics())
     curves = [{"epoch": epoch, **losses} for epoch, losses in results.training_curves().items()]
-    write_text(output.with_name(TRAINING_CURVES.name), csv_text(curves))
+    # A benchmark that trains nothing has the column alone.
+    write_text(output.with_name(TRAINING_CURVES.name), csv_text(curves) if curves else "epoch\n")
     sections = [_introduction(results), *(markdown.section(table) for table in written if table.groups)]
     write_text(output, "\n\n".join(sections) + "\n")
 

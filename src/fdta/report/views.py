@@ -97,6 +97,8 @@ def dataset_table(results: Results) -> Table:
     for name in dict.fromkeys(run.dataset for run in table_runs(params)):
         data = params.dataset(name)
         start = f"`{data.detector_start}`" if data.detector_start else "random weights"
+        if data.weights:
+            start = "not trained: published checkpoints"
         if data.detector_start in results.benchmark.datasets:
             loss = params.settings(data.detector_start, DETECTOR).loss
             start += " (attribute pre-training)" if loss.attributes else ""

@@ -33,6 +33,11 @@ def draw(name: str, params: Experiment, root: Path, datasets: tuple[str, ...], o
         InputError: a file that the figure is made from is missing or malformed.
     """
     possible = figure_datasets(params)
+    for dataset in datasets if name == "training" else ():
+        if params.dataset(dataset).weights:
+            raise ParamsError(
+                f"data set {dataset!r}: its models are published checkpoints, which have no training curves"
+            )
     for dataset in datasets:
         if dataset not in possible:
             raise ParamsError(

@@ -43,56 +43,75 @@ QUERIES = 3
 
 
 def depth(params: Experiment, root: Path, datasets: tuple[str, ...]) -> Drawing:
-    """Frame, depth predicted by the Spatial Adapter of `full`, and pseudo depth (paper Fig. 5 and 10)."""
+    """Frame, depth predicted by the Spatial Adapter of `full`, and pseudo depth (paper Fig. 5 and 10).
+
+    A data set whose models are published checkpoints has no pseudo depth: its frames are of the test split.
+    """
     title = "Predicted and pseudo depth"
     each = max(1, ROWS // len(datasets))
-    shown, told, beyond = [], [], []
+    shown: list[tuple[str, _Depth]] = []
+    told, beyond = [], []
     for dataset in datasets:
         model, settings = _load(params, root, dataset)
         if model.detector.spatial_adapter is None:
             continue
-        sequences = read_split(root / "data" / dataset / params.dataset(dataset).validation_split)
+        sequences = read_split(root / "data" / dataset / _depth_split(params, dataset))
+        if params.dataset(dataset).weights:
+            shown += [(dataset, _predicted_depth(model, settings, sequence)) for sequence in sequences[:each]]
+            continue
         shown += [(dataset, _depth_pair(model, settings, sequence)) for sequence in sequences[:each]]
         step = -(-len(sequences) // MEASURED)
         pairs = [_depth_pair(model, settings, sequence) for sequence in sequences[::step]]
         inside = np.concatenate([pair.in_range.ravel() for pair in pairs])
         predicted = np.concatenate([pair.predicted.ravel() for pair in pairs])[inside]
-        pseudo = np.concatenate([pair.pseudo_cells.ravel() for pair in pairs])[inside]
+        taught = np.concatenate([pair.pseudo_cells.ravel() for pair in pairs])[inside]
         outside = 100 * (1 - inside.mean())
         if outside >= 1:
             beyond.append(f"`{dataset}` {outside:.0f} %")
-        if len(pseudo):
-            error, constant = np.abs(predicted - pseudo).mean(), np.abs(pseudo - np.median(pseudo)).mean()
+        if len(taught):
+            error, constant = np.abs(predicted - taught).mean(), np.abs(taught - np.median(taught)).mean()
             told.append(f"`{dataset}` {error:.1f} ({constant:.1f}; {len(pairs)} frames)")
     if not shown:
         return nothing_to_show(title, f"`{FULL}` has no Spatial Adapter in these settings")
-    figure, axes = new_figure(1.72 * len(shown) + 0.3, len(shown), 3)
-    for row, (dataset, pair) in enumerate(shown):
+    pseudo = any(found.pseudo is not None for _, found in shown)
+    titles = ("frame", "predicted by SA", *(["pseudo depth (teacher)"] if pseudo else []))
+    figure, axes = new_figure((1.72 if pseudo else 2.6) * len(shown) + 0.3, len(shown), len(titles))
+    for row, (dataset, found) in enumerate(shown):
         row_label(axes[row, 0], dataset)
-        show_image(axes[row, 0], pair.image, pair.image.shape)
-        for column, values in ((1, pair.predicted), (2, pair.pseudo)):
-            drawn = show_image(axes[row, column], values, pair.image.shape, cmap=MAP, vmin=0, vmax=255)
-        axes[row, 0].set_xlabel(pair.place, fontsize=8, labelpad=3)
-    for column, name in enumerate(("frame", "predicted by SA", "pseudo depth (teacher)")):
-        axes[0, column].set_title(name)
+        show_image(axes[row, 0], found.image, found.image.shape)
+        for panel, values in zip(axes[row, 1:], (found.predicted, found.pseudo), strict=False):
+            if values is None:
+                say_in(panel, "none: not trained here")
+            else:
+                drawn = show_image(panel, values, found.image.shape, cmap=MAP, vmin=0, vmax=255)
+        axes[row, 0].set_xlabel(found.place, fontsize=8, labelpad=3)
+    for panel, name in zip(axes[0], titles, strict=True):
+        panel.set_title(name)
     bar = figure.colorbar(drawn, ax=axes, location="right", shrink=0.5, aspect=30, pad=0.015)
     bar.set_label("inverse depth: nearer is brighter")
-    places = {f"`{params.dataset(dataset).validation_split}`" for dataset in datasets}
-    caption = (
-        "The depth that the Spatial Adapter of full predicts, one value for 8 x 8 pixels of its input, beside the"
-        " pseudo depth that it learned from (paper Fig. 5 and 10); frames of the split"
-        f" {listed(sorted(places))}, on which full was not trained. Look for objects that stand out as brightly as in"
-        " the teacher's map. Mean absolute error, of 255, and in brackets that of the best constant depth:"
-        f" {'; '.join(told) or 'no depth in range'}."
-    )
+    places = listed(sorted({f"`{_depth_split(params, dataset)}`" for dataset in datasets}))
+    caption = "The depth that the Spatial Adapter of full predicts, one value for 8 x 8 pixels of its input"
+    if pseudo:
+        caption += (
+            ", beside the pseudo depth that it learned from (paper Fig. 5 and 10); frames of the split"
+            f" {places}, on which full was not trained. Look for objects that stand out as brightly as in"
+            " the teacher's map. Mean absolute error, of 255, and in brackets that of the best constant depth:"
+            f" {'; '.join(told) or 'no depth in range'}."
+        )
+    else:
+        caption += (
+            f" (paper Fig. 5 and 10); frames of the split {places}. Look for objects that stand out brightly. Pseudo"
+            " depth, which it learned from, is needed in training only and is not made for a published checkpoint."
+        )
     if beyond:
         caption += (
             " Not counted are cells whose pseudo depth is 0, without measurable disparity, such as sky"
             f" ({', '.join(beyond)} of the cells): by the published discretization they lie outside the range and share"
             " the last bin, which stands for the nearest depth, so that SA is taught to paint them bright."
         )
-    alt = f"Rows of a frame, its predicted depth and its pseudo depth, for {listed(list(datasets))}."
-    return Drawing(figure, title, caption, alt)
+    maps = "its predicted depth and its pseudo depth" if pseudo else "and its predicted depth"
+    alt = f"Rows of a frame, {maps}, for {listed(list(datasets))}."
+    return Drawing(figure, title if pseudo else "Predicted depth", caption, alt)
 
 
 def depth_attention(params: Experiment, root: Path, datasets: tuple[str, ...]) -> Drawing:
@@ -150,16 +169,22 @@ def depth_attention(params: Experiment, root: Path, datasets: tuple[str, ...]) -
 
 
 @dataclass(frozen=True)
-class _DepthPair:
-    """Predicted and pseudo depth of a frame, 0..255."""
+class _Depth:
+    """Depth of a frame, 0..255."""
 
     place: str
     image: np.ndarray
     """(H, W, 3)."""
     predicted: np.ndarray
     """(h, w) at stride 8."""
-    pseudo: np.ndarray
-    """(H, W)."""
+    pseudo: np.ndarray | None
+    """(H, W); None where there is none."""
+
+
+@dataclass(frozen=True)
+class _DepthPair(_Depth):
+    """Predicted and pseudo depth of a frame."""
+
     pseudo_cells: np.ndarray
     """(h, w), as the depth loss has it."""
     in_range: np.ndarray
@@ -206,6 +231,19 @@ def _expected_depth(output: DetectorOutput) -> Tensor:
     """(h, w), of the first image."""
     assert output.depth is not None
     return output.depth[0]
+
+
+def _depth_split(params: Experiment, dataset: str) -> str:
+    """The split whose depth is shown."""
+    data = params.dataset(dataset)
+    return data.test_split if data.weights else data.validation_split
+
+
+def _predicted_depth(model: FDTA, settings: Settings, sequence: Sequence) -> _Depth:
+    """Of the middle frame."""
+    frame = sequence.frames // 2 + 1
+    predicted = _expected_depth(_detect(model, settings, sequence, frame))
+    return _Depth(f"{sequence.name}, frame {frame}", sequence.image(frame), predicted.numpy(), None)
 
 
 def _depth_pair(model: FDTA, settings: Settings, sequence: Sequence) -> _DepthPair:
