@@ -35,7 +35,7 @@ from fdta.experiment.settings import Settings
 from fdta.experiment.steps import imported_settings
 from fdta.model import checkpoint
 from fdta.model.detector import DeformableDetector
-from fdta.model.exchange import import_run
+from fdta.model.exchange import import_checkpoint, import_run
 from fdta.model.fdta import FDTA
 from fdta.model.published import load_detector, read_published
 from fdta.model.settings import (
@@ -210,9 +210,10 @@ def test_detector_of_one_class() -> None:
     found = read_published(path, kept_class=0)
     assert found.detector_alone and found.settings.detector.classes == 1 and found.left_out == ()
     with pytest.raises(InputError, match="class 15: the file has one class alone"):
-        read_published(path, kept_class=15)
-    # A data set names a class for starts that have several; others do without.
-    assert load_detector(path, 15).keys() == found.state.keys()
+        import_checkpoint(path, Path("never.pt"), kept_class=15)
+    assert not Path("never.pt").exists()
+    # A data set names a class for files that have several; others do without.
+    assert load_detector(path, 15).keys() == read_published(path, kept_class=15).state.keys() == found.state.keys()
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,12 @@ def import_checkpoint(
         kinds: models that it may hold; None: any.
 
     Raises:
-        InputError: as of `read_published`, or it holds another model, or tensors are missing or do not fit each other.
+        InputError: as of `read_published`, or it has one class and not `kept_class`, or holds another model, or tensors
+            are missing or do not fit each other.
     """
     found = read_published(path, kept_class)
+    if found.classes == 1 and kept_class not in (None, 0):
+        raise InputError(f"{path}: class {kept_class}: the file has one class alone; leave the class out")
     if kinds is not None and found.kind not in kinds:
         raise InputError(f"{path}: holds {found.kind}, expected is {' or '.join(kinds)}; correct its place")
     settings = found.settings

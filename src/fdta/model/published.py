@@ -60,6 +60,8 @@ class PublishedCheckpoint:
     """Parts that the method has and the file has not."""
     left_out: tuple[str, ...]
     """What the file holds besides."""
+    classes: int
+    """How many classes the file tells apart; of these, one is kept."""
 
     @property
     def detector_alone(self) -> bool:
@@ -76,14 +78,13 @@ def read_published(path: Path, kept_class: str | int | None = None) -> Published
             `COCO_CLASSES`; None keeps COCO's person.
 
     Raises:
-        InputError: the file cannot be read or wants to run code, is of another model, or has no such class.
+        InputError: the file cannot be read or wants to run code, is of another model, or has several classes without
+            this one.
     """
     value = checkpoint.read(path)
     if checkpoint.is_own(value):
         raise InputError(f"{path}: is a checkpoint of this package already; use it as it is")
     state, wrapper, left_out, classes = _our_names(value, path, kept_class)
-    if classes == 1 and kept_class not in (None, 0):
-        raise InputError(f"{path}: class {kept_class}: the file has one class alone; leave the class out")
     kind = _kind(state)
     ours = wrapper.get(OURS)
     if ours is None:
@@ -99,7 +100,7 @@ def read_published(path: Path, kept_class: str | int | None = None) -> Published
         missing.append("depths of the bins (computed)")
     if kind == "Deformable DETR":
         state = {name.removeprefix("detector."): tensor for name, tensor in state.items()}
-    return PublishedCheckpoint(kind, run, settings, plain, state, tuple(missing), tuple(left_out))
+    return PublishedCheckpoint(kind, run, settings, plain, state, tuple(missing), tuple(left_out), classes)
 
 
 def load_detector(path: Path, kept_class: int | None) -> dict[str, Tensor]:
