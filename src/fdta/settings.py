@@ -285,7 +285,7 @@ def _explained(cls: Any, error: ValidationError, where: str) -> str:
     if kind == "missing":
         return f"{key}: missing; add it"
     if kind == "value_error":
-        return f"{key}: {first['ctx']['error']}"
+        return f"{key}: {first['ctx']['error']}" if key else str(first["ctx"]["error"])
     if kind in ("literal_error", "enum"):
         return f"{key}: {value!r} is not allowed; {suggestion(str(value), _choices(first))}"
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d+e[+-]?\d+", value, re.IGNORECASE):

@@ -509,8 +509,21 @@ def test_more_pixels_than_can_be_decoded(decode: list[str], capsys: pytest.Captu
     header = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
     parts = (b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(bytes(9))), chunk(b"IEND", b""))
     Path("gt/a/img1/00000002.png").write_bytes(b"".join(parts))
-    assert "00000002.png: no image that can be decoded" in refused(capsys, "data", "check", "gt", *decode)
-    with pytest.raises(InputError, match="no image that can be decoded"):
+    image = (
+        "00000002.png: no image that can be decoded" if not decode else "00000002.png: 40000 x 40000 pixels, more than"
+    )
+    assert image in refused(capsys, "data", "check", "gt", *decode)
+    with pytest.raises(InputError, match="40000 x 40000 pixels, more than the 268 million that are read"):
+        read_split(Path("gt"))[0].image(2)
+
+
+def test_a_png_that_announces_more_than_it_has() -> None:
+    make_sequence(Path("gt/a"), extension=".png")
+    path = Path("gt/a/img1/00000002.png")
+    data = bytearray(path.read_bytes())
+    data[33:37] = b"\xff\xff\xff\xff"  # The length of the part behind the header.
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"00000002\.png: cut short"):
         read_split(Path("gt"))[0].image(2)
 
 

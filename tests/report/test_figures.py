@@ -155,6 +155,7 @@ def test_a_run_that_found_nothing_gives_figures_that_say_so(params: Experiment, 
             write_tracks(root, Run("dance", variant), sequence, sequence.ground_truth().identities, nothing)
     path = root / "scores" / "dance" / "full" / "seed-0" / "test-similarity.json"
     empty = json.loads(path.read_text()) | {"pairs": 0, "mean": None, "share_above_0.9": None}
+    empty["histogram"]["counts"] = [0] * len(empty["histogram"]["counts"])
     path.write_text(json.dumps(empty))
     assert "no pair" in drawn("similarity", params, root, tmp_path / "a.png")["caption"]
     assert "neither errs anywhere" in drawn("tracks", params, root, tmp_path / "b.png")["caption"]

@@ -30,6 +30,8 @@ MOST_SIDE = 100_000
 """Of an image, in pixels."""
 MOST_RATE = 100_000
 """Frames a second."""
+MOST_DECODED = 2**28
+"""Most pixels of an image; with three colours they take 0.8 GB."""
 MOST_PIXELS = 1e7
 """Size of a coordinate."""
 
@@ -400,8 +402,12 @@ def _read_image(path: Path, remedy: str) -> bytes:
 
 def _decode(path: Path, data: bytes, flags: int, remedy: str) -> np.ndarray:
     # A decoder fills what a cut file lacks with grey and says nothing: look for the end marker.
-    jpeg = data[:2] == b"\xff\xd8"
-    cut = jpeg and b"\xff\xd9" not in data[-4096:]
+    png = data[:8] == _PNG
+    cut = not _png_is_complete(data) if png else data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-4096:]
+    size = (int.from_bytes(data[16:20]), int.from_bytes(data[20:24])) if png else _jpeg_size(data)
+    if size and size[0] * size[1] > MOST_DECODED:
+        most = f"{MOST_DECODED / 1e6:.0f} million"
+        raise InputError(f"{path}: {size[0]} x {size[1]} pixels, more than the {most} that are read; {remedy}")
     try:
         image = None if cut or not data else cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:  # Of more pixels than OpenCV takes.
@@ -409,6 +415,16 @@ def _decode(path: Path, data: bytes, flags: int, remedy: str) -> np.ndarray:
     if image is None:
         raise InputError(f"{path}: {'cut short' if cut else 'no image that can be decoded'}; {remedy}")
     return image
+
+
+def _png_is_complete(data: bytes) -> bool:
+    """Whether all parts of a PNG file are there; of one that is not, the decoder would make room for 4 GB."""
+    place = len(_PNG)
+    while place + 12 <= len(data):
+        if data[place + 4 : place + 8] == b"IEND":
+            return True
+        place += 12 + int.from_bytes(data[place : place + 4])
+    return False
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
@@ -423,6 +439,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
+_PNG = b"\x89PNG\r\n\x1a\n"
 _COPY = "copy the sequence again"
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 _SEQINFO = "[Sequence] and the keys name, imDir, frameRate, seqLength, imWidth, imHeight"

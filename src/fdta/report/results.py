@@ -91,6 +91,8 @@ class Similarity:
 
     def __post_init__(self) -> None:
         require(len(self.histogram) == 2, "histogram must have the keys edges and counts")
+        require(sum(self.histogram["counts"]) == self.pairs, "pairs must be the sum of the histogram's counts")
+        require((self.mean is None) == (self.pairs == 0), "mean must be null without pairs, and only then")
 
     def percent(self, low: float, high: float) -> float:
         """Share of the pairs between two edges of the histogram."""
