@@ -42,7 +42,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     _remove_leftovers(path)
     temporary = path.with_name(f".{path.stem[:100]}.{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
-        with _naming(path), temporary.open("xb") as held:
+        with _naming(path, temporary), temporary.open("xb") as held:
             _lock(held.fileno())
             yield temporary
             _sync(temporary)
@@ -155,12 +155,14 @@ def check_own_folder(path: Path) -> None:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Tell of a full disk or a broken one which file or folder was being written, which the system does not."""
+def _naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Tell of a full disk or a broken one which file or folder was being written, which the system does not, and of
+    others the name that the user knows."""
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno in DISK_ERRORS:
+        unnamed = error.filename is None and error.errno in DISK_ERRORS
+        if unnamed or (temporary is not None and error.filename == str(temporary)):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 

@@ -16,6 +16,10 @@ BASELINES = ("sort", "bytetrack", "oc-sort", "bot-sort")
 """Tracking-by-detection methods, run on the detections of the variant `full`."""
 
 
+MOST_SEED = 2**31
+"""The largest seed of a run."""
+
+
 @dataclass(frozen=True)
 class Run:
     """One run, ``DATASET/VARIANT/seed-N``; the variant `detector` is the detector alone (``DATASET/detector``)."""
@@ -37,8 +41,10 @@ class Run:
         if re.fullmatch(rf"[\w-]+/{DETECTOR}", name):
             return cls(name.partition("/")[0], DETECTOR)
         match = cls.PATTERN.fullmatch(name)
-        if match:
+        if match and len(match[3]) <= len(str(MOST_SEED)) and int(match[3]) <= MOST_SEED:
             return cls(match[1], match[2], int(match[3]))
+        if match:
+            raise ParamsError(f"run {text[:60]!r}: a seed is at most {MOST_SEED}")
         raise ParamsError(f"run {text!r}: a run is named DATASET/VARIANT/seed-N, for example dance/full/seed-0")
 
     def __str__(self) -> str:

@@ -304,6 +304,19 @@ def contents(root: Path, job: Job) -> dict[str, Content]:
     return {path: content for path, content in found.items() if content is not None}
 
 
+def check_unchanged(root: Path, job: Job) -> None:
+    """Reject inputs of `job` that are there, but not as their step made them.
+
+    Raises:
+        InputError: one of them is incomplete or was changed.
+    """
+    records = Records(root)
+    for path, record in job.inputs.items():
+        if record and (root / path).exists() and records.of(record) and records.content(path, record) is None:
+            again = f"snakemake --cores all {path}"
+            raise InputError(f"{root / path}: incomplete or changed since it was made; make it again with {again}")
+
+
 @contextmanager
 def making(root: Path, job: Job, code: Mapping[str, str], conditions: Mapping[str, Any]) -> Iterator[Making]:
     """Make the result of `job`: on success, what was written to `Making.path` is put in place, with its record.

@@ -190,7 +190,7 @@ def _verify(source: Source, split: str, target: Path) -> None:
     if defects:
         raise InputError(
             f"{defects[0]} ({len(defects)} defects in {target}: 'fdta data check {target}' lists them; correct them "
-            f"and repeat this command)"
+            f"there and repeat this command, or correct your own files, remove {target} and repeat it)"
         )
     names = [path.name for path in sequence_folders(target)]
     write_sequence_map(sequence_map_path(target), names, split_summary(target, names))

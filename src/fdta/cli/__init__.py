@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from fdta.errors import InputError
 from fdta.files import check_outputs, check_replaceable
@@ -59,7 +60,7 @@ REMEDIES = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code (2: bad input, told in one line)."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="fdta",
         description="From Detection to Association: multi-object tracking as a reproducible pipeline.",
         epilog="`fdta COMMAND --help` tells more. The whole pipeline: snakemake --cores all results/tables.md",
@@ -152,6 +153,13 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong argument in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Defaults in the help where there are any, and the description's own line breaks."""
 
@@ -160,7 +168,9 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
 
 
 def add_action(
-    actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str
+    actions: argparse._SubParsersAction[_Parser] | argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    summary: str,
 ) -> argparse.ArgumentParser:
     """Parser of the command or action `name`, whose description is `summary`, a sentence that begins small."""
     description = summary[0].upper() + summary[1:] + "."

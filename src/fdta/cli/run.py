@@ -22,7 +22,7 @@ from fdta.experiment.sources import code_digests
 from fdta.experiment.steps import Steps
 from fdta.files import locked
 from fdta.machine import cores
-from fdta.provenance import Making, Records, contents, job_key, making, origin, read_record, work_path
+from fdta.provenance import Making, Records, check_unchanged, contents, job_key, making, origin, read_record, work_path
 
 _logger = logging.getLogger(__name__)
 
@@ -136,6 +136,7 @@ def execute_or_write(options: argparse.Namespace, job: jobs.Job, write: Callable
         jobs.write_job(root, job)
         execute(job, root, Compute())
         return
+    check_unchanged(root, job)
     if output == job.outputs[0]:
         (root / job.record).unlink(missing_ok=True)
     write()

@@ -49,13 +49,15 @@ def _tables(options: argparse.Namespace) -> None:
 
 
 def _print(options: argparse.Namespace) -> None:
+    from fdta.experiment.steps import Steps
+    from fdta.provenance import check_unchanged
     from fdta.report import markdown
     from fdta.report.results import Results
     from fdta.report.views import tables
 
-    written = {
-        table.name: table for table in tables(Results(Experiment(options.params, options.benchmark), options.root))
-    }
+    params = Experiment(options.params, options.benchmark)
+    check_unchanged(options.root, Steps(params, options.root).tables().job)
+    written = {table.name: table for table in tables(Results(params, options.root))}
     name = f"table-{options.only}" if options.only.isdecimal() else options.only
     if name not in written:
         raise InputError(f"--only {options.only}: no such table; {suggestion(name, written)}")

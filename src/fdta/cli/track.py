@@ -81,6 +81,12 @@ def _track(options: argparse.Namespace) -> None:
         raise InputError(f"{options.input}: a folder of sequences; {given[0]} needs one sequence or video")
     weights = find_weights(options.weights, options.params)
     run = weights if isinstance(weights, Run) else None
+    if run is None and options.benchmark:
+        raise InputError(f"--benchmark {options.benchmark}: {options.weights} has its own settings; leave it out")
+    if not options.audio and not options.video:
+        raise InputError("--no-audio needs --video FILE")
+    if options.show_scores and not (options.video or options.show):
+        raise InputError("--show-scores needs --video FILE or --show")
     if split and run and options.output is None and _is_data_of(options, run):
         if options.dtype != "float32":
             raise InputError(f"--dtype {options.dtype}: tracks/{run} is made in float32; give --output FOLDER")

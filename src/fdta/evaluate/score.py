@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fdta.boxes import pairwise_iou, xywh_to_xyxy
-from fdta.data.motchallenge import MOST_FRAMES, Boxes, plain_number, read_boxes
+from fdta.data.motchallenge import MOST_FRAMES, Boxes, check_file, plain_number, read_boxes
 from fdta.errors import InputError
 from fdta.evaluate.preprocessing import DISTRACTORS, preprocessing_of, scored_boxes
 from fdta.evaluate.settings import Preprocessing
@@ -85,8 +86,8 @@ def score(
     for name in names:
         gt_file, track_file = ground_truth / name / "gt" / "gt.txt", tracks / f"{name}.txt"
         truth, found = _read(gt_file, track_file)
-        if not len(truth.frames):
-            _LOG.warning("%s: no box, so every track of this sequence counts as false", gt_file)
+        if not (truth.scores.astype(int) != 0).any():
+            _LOG.warning("%s: no box that counts, so every track of this sequence counts as false", gt_file)
         chosen = preprocessing or preprocessing_of(name)
         if preprocessing is None and chosen == "none":
             _warn_of_distractors(truth, gt_file)
@@ -139,14 +140,18 @@ def _sequences(ground_truth: Path, tracks: Path) -> list[str]:
             f"{without[0] / 'gt/gt.txt'}: no such file; {len(without)} of {len(folders)} sequences have no ground "
             f"truth, add it or take them out"
         )
-    return [path.name for path in folders if (path / "gt/gt.txt").is_file()]
+    names = [path.name for path in folders if (path / "gt/gt.txt").is_file()]
+    unknown = sorted(path.name for path in tracks.glob("*.txt") if path.stem not in names)
+    if unknown:
+        _LOG.warning("%s: without ground truth in %s, not scored: %s", tracks, ground_truth, ", ".join(unknown[:9]))
+    return names
 
 
 def _read(gt_file: Path, track_file: Path) -> tuple[Boxes, Boxes]:
     folder = gt_file.parents[1]
     for path, what in ((gt_file, "ground truth"), (track_file, "tracks")):
         if not path.is_file():
-            raise InputError(f"{path}: no such file; sequence {folder.name} has no {what}")
+            raise InputError(f"{path}: no such file; sequence {folder.name} has no {what}, add the file")
     frames = _length(folder / "seqinfo.ini")
     truth = read_boxes(gt_file, frames)
     return truth, read_boxes(track_file, frames or int(truth.frames.max(initial=1)))
@@ -189,14 +194,17 @@ def _sequence_data(truth: Boxes, found: Boxes) -> dict[str, Any]:
 
 def _length(seqinfo: Path) -> int | None:
     """Frames of the sequence, or None without a seqinfo.ini, which needs nothing else for this."""
-    if not seqinfo.is_file():
+    if not os.path.lexists(seqinfo):
         return None
+    check_file(seqinfo, "replace it")
     parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read_string(seqinfo.read_text(encoding="utf-8-sig"))
         frames = int(plain_number(parser.get("Sequence", "seqLength")))
     except (configparser.Error, ValueError):
-        raise InputError(f"{seqinfo}: [Sequence] seqLength is missing or no whole number") from None
+        raise InputError(
+            f"{seqinfo}: seqLength in the section [Sequence] is missing, given twice or no whole number; correct it"
+        ) from None
     if not 1 <= frames <= MOST_FRAMES:
         raise InputError(f"{seqinfo}: seqLength is {frames}, outside 1..{MOST_FRAMES}; correct it")
     return frames

@@ -10,13 +10,13 @@ from pydantic import Field
 from fdta.data.settings import AugmentationSettings, ClipSettings
 from fdta.loss.settings import LossSettings
 from fdta.model.settings import ModelSettings
-from fdta.names import DETECTOR
+from fdta.names import DETECTOR, MOST_SEED
 from fdta.settings import Count, Name, require, settings
 from fdta.synthetic.settings import RenderSettings
 from fdta.track.settings import TrackerSettings
 from fdta.train.settings import TrainingSettings
 
-Seed = Annotated[int, Field(ge=0, le=2**31)]
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 
 
 @settings

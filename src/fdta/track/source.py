@@ -23,6 +23,7 @@ from fdta.track.stream import (
     LiveFrames,
     Patience,
     connect,
+    moving_pictures,
     shown_address,
     stream_images,
     upright,
@@ -196,9 +197,10 @@ def _open_address(address: str) -> VideoSource:
     shown = shown_address(address)
     name = re.sub(r"[^\w.-]+", "-", shown.partition("://")[2]).strip("-.")
     container = connect(address, patience)
-    stream = container.streams.video[0]
+    stream = moving_pictures(container, shown)
     rate = float(stream.average_rate or stream.guessed_rate or 30)
-    if container.duration is None:
+    # A server tells the size of a file, and not of what has no end.
+    if container.duration is None and container.size <= 0:
         camera = LiveFrames(shown, lambda stopped: stream_images(address, container, patience, stopped))
         return VideoSource(name, rate, None, camera.frames(), camera)
     stream.thread_type = "AUTO"
@@ -223,10 +225,11 @@ def _open_video(path: Path) -> VideoSource:
         container = av.open(str(path.absolute()), options=_FROM_FILES)
     except (av.FFmpegError, ValueError):
         raise InputError(f"{path}: no video that can be read; is it whole, and a video?") from None
-    if not container.streams.video:
+    try:
+        stream = moving_pictures(container, str(path))
+    except InputError:
         container.close()
-        raise InputError(f"{path}: there is no video in it; give a video file")
-    stream = container.streams.video[0]
+        raise
     stream.thread_type = "AUTO"  # Several frames at a time too: most videos have one slice a frame.
     rate = float(stream.average_rate or stream.guessed_rate or 30)
     frames = stream.frames or _counted(path)
@@ -238,7 +241,7 @@ def _open_video(path: Path) -> VideoSource:
 def _counted(path: Path) -> int:
     """Number of frames of a video by its packets, which are read and not decoded."""
     with suppress(av.FFmpegError), av.open(str(path.absolute()), options=_FROM_FILES) as container:
-        return sum(packet.size > 0 for packet in container.demux(container.streams.video[0]))
+        return sum(packet.size > 0 for packet in container.demux(moving_pictures(container, str(path))))
     return 0
 
 

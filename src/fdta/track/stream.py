@@ -21,6 +21,8 @@ from fdta.track.reading import Images
 
 SCHEMES = ("rtsp", "rtsps", "http", "https")
 """Of addresses that are read."""
+TEXT = ("adf", "bin", "idf", "tty", "xbin")
+"""Formats of FFmpeg that draw text."""
 WAITING = 2
 """Frames that wait to be tracked; an older one gives way to a newer."""
 
@@ -162,9 +164,11 @@ def connect(address: str, patience: Patience) -> av.container.InputContainer:
         container = av.open(address, options=options, timeout=(patience.silence, patience.silence))
     except (av.FFmpegError, ValueError) as error:
         raise InputError(f"{shown}: cannot be opened ({_reason(error, patience)}); check address and network") from None
-    if not container.streams.video:
+    try:
+        moving_pictures(container, shown)
+    except InputError:
         container.close()
-        raise InputError(f"{shown}: there is no video in it; check the address")
+        raise
     return container
 
 
@@ -188,7 +192,7 @@ def stream_images(
         with closing(container):
             problem = "the stream ended"
             try:
-                for packet in container.demux(video=0):
+                for packet in container.demux(moving_pictures(container, shown)):
                     try:
                         decoded = packet.decode()
                     except av.error.InvalidDataError:
@@ -242,6 +246,22 @@ def webcam_frames(index: int) -> tuple[float, LiveFrames]:
     return camera.get(cv2.CAP_PROP_FPS) or 30.0, LiveFrames(name, read)
 
 
+def moving_pictures(container: av.container.InputContainer, name: str) -> av.VideoStream:
+    """The first stream of `container` that is a video, and not the picture of a song.
+
+    Raises:
+        InputError: there is none, or it is text, which FFmpeg draws as a terminal would.
+    """
+    if container.format.name in TEXT:
+        raise InputError(f"{name}: no video that can be read, it is text; give a video")
+    videos = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    if not videos:
+        raise InputError(f"{name}: there is no video in it; give a video")
+    if len(videos) > 1:
+        _logger.info("%s: has %d videos, the first is tracked", name, len(videos))
+    return videos[0]
+
+
 def upright(frame: av.VideoFrame) -> np.ndarray:
     """A decoded frame as (H, W, 3) uint8 RGB; telephones film on edge and note how to turn the image."""
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
@@ -250,4 +270,5 @@ def upright(frame: av.VideoFrame) -> np.ndarray:
 def _reason(error: Exception, patience: Patience) -> str:
     if isinstance(error, av.error.ExitError):
         return f"no answer for {patience.silence:g} s"
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+    # The whole text of the error holds the address, and with it the password.
+    return getattr(error, "strerror", None) or type(error).__name__

@@ -222,7 +222,7 @@ class VideoWriter:
     def _encode(self, frame: av.VideoFrame | None) -> None:
         try:
             packets = self._stream.encode(frame)
-        except av.error.ExternalError:
+        except (av.error.ExternalError, av.error.ArgumentError):
             size = f"{self._stream.width} x {self._stream.height}"
             raise InputError(f"--video: images of {size} pixels cannot be encoded as H.264; leave it out") from None
         self._container.mux(packets)

@@ -37,7 +37,7 @@ class TrainingSettings:
     """Of the detector on the frames without gradient; null: as `precision`."""
     no_gradient_chunk: Count = 8
     """Frames at once through the detector without gradient; bounds memory."""
-    learning_rate: Positive = 1e-4
+    learning_rate: Annotated[float, Field(gt=0, le=1e3)] = 1e-4
     backbone_scale: Weight = 0.1
     projection_scale: Weight = 0.05
     """Of the rate, for sampling offsets and reference points."""
