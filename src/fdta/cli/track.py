@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fdta.cli import add_compute, add_description, add_params, add_precision, output_file
 from fdta.errors import InputError
 from fdta.files import check_outputs, check_replaceable
 from fdta.names import Run
 from fdta.provenance import RECORD
+
+if TYPE_CHECKING:
+    import torch
+
+    from fdta.track.pipeline import Tracker
 
 MOST_FRAMES = 10**9
 
@@ -26,7 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="video file, folder of images, image pattern (frames/%%06d.jpg, 'frames/*.png'), address of a stream "
         "(rtsp://..., http://...), index of a webcam, one sequence, or a folder of sequences (data/dance/test)",
     )
-    parser.add_argument("--weights", metavar="RUN", help="run (dance/full/seed-0) or checkpoint file (model.pt)")
+    parser.add_argument(
+        "--weights",
+        metavar="RUN",
+        help="run (dance/full/seed-0) or checkpoint file (model.pt); with --engine onnxruntime a folder of fdta export",
+    )
+    parser.add_argument("--engine", choices=("torch", "onnxruntime"), default="torch", help="what runs the networks")
     parser.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of models/ and tracks/")
     parser.add_argument(
         "--output", type=Path, metavar="TRACKS", help="by default tracks/RUN/NAME.txt; of sequences tracks/RUN/SPLIT/"
@@ -52,19 +63,19 @@ def _track(options: argparse.Namespace) -> None:
     from fdta.cli.run import execute_step
     from fdta.data.motchallenge import IMAGE_EXTENSIONS
     from fdta.device import choose_device
-    from fdta.model.inference import optimized, precision
-    from fdta.track.pipeline import Tracker
+    from fdta.model.inference import precision
     from fdta.track.run import Part, track_split
     from fdta.track.source import is_sequence, is_split, open_source
     from fdta.track.video import track_video
-    from fdta.track.weights import load_run
 
     if options.weights is None:
         raise InputError(
             "--weights is missing: give a run or a checkpoint file; `fdta train dance/full/seed-0` trains one and "
             "`make tables` all, `fdta weights import` reads a published one"
         )
-    device = choose_device(options.device, 1 if options.threads is None else options.threads)
+    _check_engine(options)
+    exported = options.engine == "onnxruntime"
+    device = choose_device("cpu" if exported else options.device, 1 if options.threads is None else options.threads)
     dtype = precision(options.dtype, device)
     split = is_split(Path(options.input))
     if options.part and not split:
@@ -74,7 +85,8 @@ def _track(options: argparse.Namespace) -> None:
     given += ["--stride"] if options.stride > 1 else []
     if split and given:
         raise InputError(f"{options.input}: a folder of sequences; {given[0]} needs one sequence or video")
-    run = None if Path(options.weights).is_file() or Path(options.weights).suffix else Run.parse(options.weights)
+    from_file = exported or Path(options.weights).is_file() or Path(options.weights).suffix
+    run = None if from_file else Run.parse(options.weights)
     if split and run and options.output is None and _is_data_of(options, run):
         if options.dtype != "float32":
             raise InputError(f"--dtype {options.dtype}: tracks/{run} is made in float32; give --output FOLDER")
@@ -96,10 +108,9 @@ def _track(options: argparse.Namespace) -> None:
         options.root / "models" if run else options.weights,
     ]
     check_outputs([options.output, options.video, options.json], read)
-    model, settings, name = load_run(options.weights, options.root, device, options.params, options.benchmark)
-    tracker = Tracker(optimized(model, dtype), settings)
+    tracker, name = _load(options, device, dtype)
     if options.threads is None:
-        choose_device(options.device, tracker.threads)
+        choose_device(str(device), tracker.threads)
     if source is None:
         folder = options.output or options.root / "tracks" / name / Path(options.input).name
         if (folder / RECORD).is_file():
@@ -120,6 +131,39 @@ def _track(options: argparse.Namespace) -> None:
     print(f"{source.name}: {result.frames} frames, {result.identities} tracks, {speed}: {', '.join(map(str, written))}")
     if result.stopped is not None:
         raise KeyboardInterrupt(result.stopped)
+
+
+def _load(options: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> tuple[Tracker, str]:
+    """The tracker of --weights, run by --engine, and the name of its run."""
+    from fdta.model.inference import optimized
+    from fdta.track.exported import Exported
+    from fdta.track.pipeline import Tracker
+    from fdta.track.weights import load_run
+
+    if options.engine == "onnxruntime":
+        exported = Exported.read(Path(options.weights))
+        return exported.tracker(options.device, options.threads), exported.run
+    model, settings, name = load_run(options.weights, options.root, device, options.params, options.benchmark)
+    return Tracker(optimized(model, dtype), settings), name
+
+
+def _check_engine(options: argparse.Namespace) -> None:
+    """Raise InputError if --weights is not of --engine, or options are given that an exported tracker cannot follow."""
+    from fdta.track.exported import is_exported
+
+    if options.engine == "torch":
+        if is_exported(Path(options.weights)):
+            raise InputError(f"{options.weights}: a folder of `fdta export`; add --engine onnxruntime")
+        return
+    if options.dtype != "float32":
+        raise InputError(f"--dtype {options.dtype}: exported networks are float32; leave it out")
+    if options.benchmark is not None or options.params != Path("params.yaml"):
+        raise InputError(f"--params and --benchmark are of a run; {options.weights} has its settings, leave them out")
+    if not Path(options.weights).is_dir():
+        raise InputError(
+            f"{options.weights}: --engine onnxruntime needs a folder of `fdta export`; give fdta export "
+            f"{options.weights} --format onnx --output FOLDER"
+        )
 
 
 def _one_or_more(text: str) -> int:

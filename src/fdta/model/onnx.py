@@ -157,7 +157,7 @@ def session(file: bytes, threads: int = 1, cuda: bool = False) -> onnxruntime.In
         told = str(error).partition("\n")[0]
         raise InputError(f"onnxruntime cannot read the network ({told}); export it again") from None
     if providers[0] not in made.get_providers():
-        raise InputError("onnxruntime finds no CUDA libraries that fit it; install those of its version, or use the CPU")
+        raise InputError("onnxruntime finds no CUDA libraries of its version; install them, or use --device cpu")
     return made
 
 
@@ -170,8 +170,8 @@ def _compare(
         difference = float((ours - torch.from_numpy(theirs)).abs().max()) / scale if ours.numel() else 0.0
         if not difference <= TOLERANCES[name]:
             raise InputError(
-                f"{where}: {name} of onnxruntime differ from torch by {difference:.2g}, more than {TOLERANCES[name]:g}; "
-                f"nothing is written, use other versions of torch, onnxscript and onnxruntime"
+                f"{where}: {name} of onnxruntime differ from torch by {difference:.2g}, more than "
+                f"{TOLERANCES[name]:g}; nothing is written, use other versions of torch, onnxscript and onnxruntime"
             )
         differences[name] = max(before, difference)
 
@@ -194,9 +194,7 @@ def _drawn(
     }
 
 
-def _exported(
-    graph: nn.Module, example: dict[str, Tensor], dimensions: dict[str, Any], outputs: list[str]
-) -> bytes:
+def _exported(graph: nn.Module, example: dict[str, Tensor], dimensions: dict[str, Any], outputs: list[str]) -> bytes:
     """`graph` as an ONNX file, checked; `dimensions` are those of its inputs that may change."""
     import onnx
 
@@ -377,7 +375,10 @@ class _DeformableAttention(DeformableAttention):
         heads, channels = cells.shape[2:]
         # Places outside read the border, which is zero.
         levels = cells.split([height * width for height, width in shapes], 1)
-        grids = [F.pad(level.unflatten(1, shape), (0, 0, 0, 0, 1, 1, 1, 1)) for level, shape in zip(levels, shapes, strict=True)]
+        grids = [
+            F.pad(level.unflatten(1, shape), (0, 0, 0, 0, 1, 1, 1, 1))
+            for level, shape in zip(levels, shapes, strict=True)
+        ]
         table = torch.cat([grid.flatten(1, 2) for grid in grids], 1).reshape(-1, channels)
         sizes = _sizes(shapes)[:, None]
         places = torch.minimum(places, sizes).clamp(min=-1)

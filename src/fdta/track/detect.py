@@ -65,7 +65,7 @@ class ImageDetector:
     def __init__(
         self, detect: Callable[[Tensor], Objects], settings: TrackerSettings, device: torch.device | str
     ) -> None:
-        """Sizes and the record threshold are those of `settings`; `detect` takes images as of `to_network` on `device`."""
+        """Sizes and the record threshold are those of `settings`; `detect` takes images of `to_network` on `device`."""
         self.device = torch.device(device)
         self._detect = detect
         self._settings = settings
