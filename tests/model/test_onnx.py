@@ -19,12 +19,6 @@ onnx = pytest.importorskip("onnx", reason="exporting needs onnx, pip install 'fd
 pytest.importorskip("onnxruntime", reason="what is exported is run by onnxruntime, pip install 'fdta[onnx]'")
 
 FULL = tiny_settings(detector={"levels": 3})
-PLAIN = tiny_settings(
-    detector={"levels": 3, "encoder_layers": 1, "decoder_layers": 1},
-    spatial={"enabled": False},
-    temporal={"enabled": False},
-    backbone={"block": "bottleneck", "norm": "frozen-batch", "widths": [4] * 4},
-)
 SIZE = 64, 96
 
 
@@ -73,7 +67,7 @@ def test_layers_of_plain_operations_compute_the_same(sampling, monkeypatch):
 
 def test_detector_for_images_of_any_size(monkeypatch):
     monkeypatch.setattr(exporting, "PIECE", 200_000)
-    model = drawn(FULL)
+    model = drawn(tiny_settings(detector={"levels": 3, "decoder_layers": 1}))
     file, differences = exporting.detector_onnx(model, None, SIZE, "gather")
     assert max(differences.values()) < 1e-4
     detected(model, file, (64, 96), (96, 64), (65, 129), (32, 70), (24, 24), (160, 90))
@@ -84,18 +78,8 @@ def test_detector_for_images_of_any_size(monkeypatch):
     assert b"/src/" not in file and b".py" not in file
 
 
-def test_detector_of_fixed_size_without_spatial_adapter():
-    model = drawn(PLAIN)
-    file, differences = exporting.detector_onnx(model, (50, 81), SIZE, "grid_sample")
-    assert max(differences.values()) < 1e-4
-    detected(model, file, (50, 81))
-    # Of three levels, in one encoder and one decoder layer.
-    assert operations(file)["GridSample"] == 6
-
-
-@pytest.mark.parametrize("settings", [FULL, PLAIN], ids=["adapters", "none"])
-def test_association(settings):
-    model = drawn(settings)
+def test_association():
+    model = drawn(FULL)
     file, differences = exporting.association_onnx(model)
     assert differences["logits"] < 1e-4
     ran, expected = exporting.session(file), OnlineTracker.scores_of(model)

@@ -22,7 +22,8 @@ from fdta.synthetic.render import render_split
 from fdta.synthetic.settings import RenderSettings
 from fdta.track.exported import Exported
 
-for package in ("onnx", "onnxscript", "onnxruntime"):
+onnx = pytest.importorskip("onnx", reason="exporting needs onnx, pip install 'fdta[onnx]'")
+for package in ("onnxscript", "onnxruntime"):
     pytest.importorskip(package, reason=f"exported trackers need {package}, pip install 'fdta[onnx]'")
 
 RUN = "dance/full/seed-0"
@@ -37,7 +38,10 @@ def place(tmp_path_factory) -> Path:
     thresholds = {"detection_threshold": 0.3, "newborn_threshold": 0.4, "record_threshold": 0.1}
     settings = tiny_settings(
         detector={"levels": 3, "decoder_layers": 1, "queries": 12},
+        # The other kinds of layers are those of tests/model/test_onnx.py.
+        backbone={"block": "bottleneck", "norm": "frozen-batch", "widths": [4] * 4},
         spatial={"enabled": False},
+        temporal={"enabled": False},
         association={"initialization": "copy", "layers": 2},
         tracker=thresholds,
     )
@@ -47,7 +51,8 @@ def place(tmp_path_factory) -> Path:
         model.detector.class_heads[0].weight *= 8
         model.detector.class_heads[0].bias.zero_()
     save_model(folder / "model.pt", model, settings, RUN)
-    assert main(["export", str(folder / "model.pt"), "--output", str(folder / "onnx"), "--size", "64x96"]) == 0
+    options = ("--format", "onnx", "--size", "64x96", "--sampling", "grid_sample")
+    assert run("export", folder / "model.pt", "--output", folder / "onnx", *options) == 0
     return folder
 
 
@@ -61,6 +66,9 @@ def test_folder(place):
     described = json.loads((place / "onnx/settings.json").read_text())
     assert described["run"] == RUN and described["size"] == [64, 96] and described["format"] == 1
     exported = Exported.read(place / "onnx")
+    graph = onnx.load_from_string(exported.detector).graph
+    # Of three levels, in one encoder and one decoder layer.
+    assert [node.op_type for node in graph.node].count("GridSample") == 6
     assert exported.settings.detector.levels == 3 and exported.small
     for name, file in (("detector.onnx", exported.detector), ("association.onnx", exported.association)):
         network, told = exporting.session(file), described["files"][name]
