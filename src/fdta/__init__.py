@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fdta.track.exported import exported_tracker
     from fdta.track.pipeline import Tracker
 
-__all__ = ["Tracker", "__version__"]
+__all__ = ["Tracker", "__version__", "exported_tracker"]
 __version__ = "0.1.0"
 
 
@@ -17,4 +18,8 @@ def __getattr__(name: str) -> Any:
         from fdta.track.pipeline import Tracker
 
         return Tracker
+    if name == "exported_tracker":
+        from fdta.track.exported import exported_tracker
+
+        return exported_tracker
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

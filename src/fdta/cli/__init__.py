@@ -24,6 +24,7 @@ COMMANDS = {
     "depth": "make the pseudo depth of a split",
     "train": "train a detector or a variant of FDTA",
     "weights": "download and read published checkpoints, or write ours as the published code does",
+    "export": "write a run's tracker as ONNX files",
     "track": "track a video, or every sequence of a folder",
     "detect": "run a detector alone, without tracking",
     "baseline": "run SORT, ByteTrack, OC-SORT or BoT-SORT on a run's detections",
@@ -108,7 +109,8 @@ def main(arguments: list[str] | None = None) -> int:
         package = (error.name or "fdta").split(".")[0]
         if package == "fdta":
             raise
-        print(f"fdta: this needs the package {package}; give pip install 'fdta[pipeline]'", file=sys.stderr)
+        extra = "onnx" if package.startswith("onnx") else "pipeline"
+        print(f"fdta: this needs the package {package}; give pip install 'fdta[{extra}]'", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print("fdta: stopped; what was finished is kept", file=sys.stderr)

@@ -5,12 +5,18 @@ from __future__ import annotations
 import argparse
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fdta.cli import WEIGHTS, add_compute, add_description, add_params, add_precision, output_file
 from fdta.errors import InputError
 from fdta.files import check_outputs, check_replaceable
 from fdta.names import Run
 from fdta.provenance import RECORD
+
+if TYPE_CHECKING:
+    import torch
+
+    from fdta.track.pipeline import Tracker
 
 MOST_FRAMES = 10**9
 
@@ -27,7 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="video file, folder of images, image pattern (frames/%%06d.jpg, 'frames/*.png'), address of a stream "
         "(rtsp://..., http://...), index of a webcam, one sequence, or a folder of sequences (data/dance/test)",
     )
-    parser.add_argument("--weights", metavar="RUN", help=WEIGHTS)
+    parser.add_argument(
+        "--weights",
+        metavar="RUN",
+        help=f"{WEIGHTS}; with --engine onnxruntime a folder of fdta export",
+    )
+    parser.add_argument("--engine", choices=("torch", "onnxruntime"), default="torch", help="what runs the networks")
     parser.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of models/ and tracks/")
     parser.add_argument(
         "--output", type=Path, metavar="TRACKS", help="by default tracks/RUN/NAME.txt; of sequences tracks/RUN/SPLIT/"
@@ -53,14 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _track(options: argparse.Namespace) -> None:
     from fdta.acquire.pretrained import Pretrained
     from fdta.cli.run import execute_step
-    from fdta.data.motchallenge import IMAGE_EXTENSIONS
     from fdta.device import choose_device
-    from fdta.model.inference import optimized, precision
-    from fdta.track.pipeline import Tracker
+    from fdta.model.inference import precision
     from fdta.track.run import Part, track_split
     from fdta.track.source import is_sequence, is_split, open_source
     from fdta.track.video import track_video
-    from fdta.track.weights import find_weights, load_run
+    from fdta.track.weights import find_weights
 
     if options.weights is None:
         raise InputError(
@@ -68,38 +77,21 @@ def _track(options: argparse.Namespace) -> None:
             f"(or another name of `fdta weights list`, a run, which `fdta train dance/full/seed-0` makes, or a "
             f"checkpoint file such as model.pt)"
         )
-    device = choose_device(options.device, 1 if options.threads is None else options.threads)
+    _check_engine(options)
+    exported = options.engine == "onnxruntime"
+    device = choose_device("cpu" if exported else options.device, 1 if options.threads is None else options.threads)
     dtype = precision(options.dtype, device)
     split = is_split(Path(options.input))
-    if options.part and not split:
-        raise InputError(f"{options.input}: --part needs a folder of sequences")
-    alone = ("video", "json", "show_scores", "show", "max_frames")
-    given = [f"--{name.replace('_', '-')}" for name in alone if getattr(options, name)]
-    given += ["--stride"] if options.stride > 1 else []
-    given += [] if options.audio else ["--no-audio"]
-    if split and given:
-        raise InputError(f"{options.input}: a folder of sequences; {given[0]} needs one sequence or video")
-    weights = find_weights(options.weights, options.params)
+    weights = Path(options.weights) if exported else find_weights(options.weights, options.params)
     run = weights if isinstance(weights, Run) else None
-    if run is None and options.benchmark:
-        raise InputError(f"--benchmark {options.benchmark}: {options.weights} has its own settings; leave it out")
-    if not options.audio and not options.video:
-        raise InputError("--no-audio needs --video FILE")
-    if options.show_scores and not (options.video or options.show):
-        raise InputError("--show-scores needs --video FILE or --show")
+    _check_options(options, split, run)
     if split and run and options.output is None and _is_data_of(options, run):
         if options.dtype != "float32":
             raise InputError(f"--dtype {options.dtype}: tracks/{run} is made in float32; give --output FOLDER")
         job = execute_step(options, lambda steps: steps.track(run, Path(options.input).name))
         print(f"tracks: {job.outputs[0]}")
         return
-    if options.output is not None and not split:
-        check_replaceable(options.output)
-    for path in (options.output, options.video, options.json):
-        if path is not None and not split and path.suffix.lower() in IMAGE_EXTENSIONS:
-            raise InputError(f"{path}: is called as an image, which is not written; choose another name")
-    if options.video is not None and options.video.suffix.lower() not in (".mp4", ".m4v"):
-        raise InputError(f"{options.video}: the annotated video is MP4; give a name that ends in .mp4")
+    _check_outputs(options, split)
     source = None if split else open_source(options.input).every(options.stride, options.max_frames)
     # A folder of images may hold outputs too, but none that is called as an image.
     read = [
@@ -108,10 +100,9 @@ def _track(options: argparse.Namespace) -> None:
         options.root / "models" if run else weights.folder if isinstance(weights, Pretrained) else options.weights,
     ]
     check_outputs([options.output, options.video, options.json], read)
-    model, settings, name = load_run(options.weights, options.root, device, options.params, options.benchmark)
-    tracker = Tracker(optimized(model, dtype), settings)
+    tracker, name = _load(options, device, dtype)
     if options.threads is None:
-        choose_device(options.device, tracker.threads)
+        choose_device(str(device), tracker.threads)
     if source is None:
         folder = options.output or options.root / "tracks" / name / Path(options.input).name
         if (folder / RECORD).is_file():
@@ -134,6 +125,70 @@ def _track(options: argparse.Namespace) -> None:
     print(f"{source.name}: {result.frames} frames, {result.identities} tracks, {speed}: {', '.join(map(str, written))}")
     if result.stopped is not None:
         raise KeyboardInterrupt(result.stopped)
+
+
+def _load(options: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> tuple[Tracker, str]:
+    """The tracker of --weights, run by --engine, and the name of its run."""
+    from fdta.model.inference import optimized
+    from fdta.track.exported import Exported
+    from fdta.track.pipeline import Tracker
+    from fdta.track.weights import load_run
+
+    if options.engine == "onnxruntime":
+        exported = Exported.read(Path(options.weights))
+        return exported.tracker(options.device, options.threads), exported.run
+    model, settings, name = load_run(options.weights, options.root, device, options.params, options.benchmark)
+    return Tracker(optimized(model, dtype), settings), name
+
+
+def _check_engine(options: argparse.Namespace) -> None:
+    """Raise InputError if --weights is not of --engine, or options are given that an exported tracker cannot follow."""
+    from fdta.track.exported import is_exported
+
+    if options.engine == "torch":
+        if is_exported(Path(options.weights)):
+            raise InputError(f"{options.weights}: a folder of `fdta export`; add --engine onnxruntime")
+        return
+    if options.dtype != "float32":
+        raise InputError(f"--dtype {options.dtype}: exported networks are float32; leave it out")
+    if options.benchmark is not None or options.params != Path("params.yaml"):
+        raise InputError(f"--params and --benchmark are of a run; {options.weights} has its settings, leave them out")
+    if not Path(options.weights).is_dir():
+        raise InputError(
+            f"{options.weights}: --engine onnxruntime needs a folder of `fdta export`; give fdta export "
+            f"{options.weights} --format onnx --output FOLDER"
+        )
+
+
+def _check_options(options: argparse.Namespace, split: bool, run: Run | None) -> None:
+    """Raise InputError for options that do not fit each other, the input or the weights."""
+    if options.part and not split:
+        raise InputError(f"{options.input}: --part needs a folder of sequences")
+    alone = ("video", "json", "show_scores", "show", "max_frames")
+    given = [f"--{name.replace('_', '-')}" for name in alone if getattr(options, name)]
+    given += ["--stride"] if options.stride > 1 else []
+    given += [] if options.audio else ["--no-audio"]
+    if split and given:
+        raise InputError(f"{options.input}: a folder of sequences; {given[0]} needs one sequence or video")
+    if run is None and options.benchmark:
+        raise InputError(f"--benchmark {options.benchmark}: {options.weights} has its own settings; leave it out")
+    if not options.audio and not options.video:
+        raise InputError("--no-audio needs --video FILE")
+    if options.show_scores and not (options.video or options.show):
+        raise InputError("--show-scores needs --video FILE or --show")
+
+
+def _check_outputs(options: argparse.Namespace, split: bool) -> None:
+    """Raise InputError for files that are not written under such a name."""
+    from fdta.data.motchallenge import IMAGE_EXTENSIONS
+
+    if options.output is not None and not split:
+        check_replaceable(options.output)
+    for path in (options.output, options.video, options.json):
+        if path is not None and not split and path.suffix.lower() in IMAGE_EXTENSIONS:
+            raise InputError(f"{path}: is called as an image, which is not written; choose another name")
+    if options.video is not None and options.video.suffix.lower() not in (".mp4", ".m4v"):
+        raise InputError(f"{options.video}: the annotated video is MP4; give a name that ends in .mp4")
 
 
 def _one_or_more(text: str) -> int:

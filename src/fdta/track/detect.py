@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -62,11 +62,18 @@ def graphed_detector(detector: DeformableDetector) -> Graphed:
 class ImageDetector:
     """A detector of images as they are read: it resizes and normalizes them, a batch at a time."""
 
-    def __init__(self, detector: DeformableDetector, settings: TrackerSettings) -> None:
-        """Sizes and the record threshold are those of `settings`; `detector` is in evaluation mode."""
-        self.device = next(detector.parameters()).device
-        self._detect = graphed_detector(detector)
+    def __init__(
+        self, detect: Callable[[Tensor], Objects], settings: TrackerSettings, device: torch.device | str
+    ) -> None:
+        """Sizes and the record threshold are those of `settings`; `detect` takes images of `to_network` on `device`."""
+        self.device = torch.device(device)
+        self._detect = detect
         self._settings = settings
+
+    @classmethod
+    def from_model(cls, detector: DeformableDetector, settings: TrackerSettings) -> ImageDetector:
+        """Of `detector`, which is in evaluation mode, on its device."""
+        return cls(graphed_detector(detector), settings, next(detector.parameters()).device)
 
     @torch.inference_mode()
     def __call__(self, images: list[np.ndarray]) -> Objects:
@@ -119,7 +126,7 @@ def detect_split(job: DetectJob, root: Path, folder: Path, device: torch.device)
     settings = replace(read_settings(Settings, state["settings"], "settings", path), tracker=job.tracker)
     model = DeformableDetector(settings.backbone, settings.detector, settings.spatial)
     checkpoint.fill(model, state["model"], path)
-    detector = ImageDetector(model.to(device).eval(), job.tracker)
+    detector = ImageDetector.from_model(model.to(device).eval(), job.tracker)
     sequences = tqdm(read_split(root / "data" / job.dataset / job.split), unit="sequence", disable=None)
     for sequence in sequences:
         with closing(sequence_images(sequence)) as images, closing(detector.batches(images, BATCH)) as batches:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fdta.acquire.pretrained import pretrained
 from fdta.boxes import cxcywh_to_xyxy, xyxy_to_xywh
@@ -21,9 +22,9 @@ from fdta.machine import cores
 from fdta.model.fdta import FDTA
 from fdta.model.inference import optimized, precision
 from fdta.settings import suggestion
-from fdta.track.detect import BATCH, ImageDetector, Objects
+from fdta.track.detect import BATCH, ImageDetector, Objects, graphed_detector
 from fdta.track.detections import Detections
-from fdta.track.tracker import OnlineTracker
+from fdta.track.tracker import IDScores, OnlineTracker
 from fdta.track.weights import load_run
 
 if TYPE_CHECKING:
@@ -72,32 +73,52 @@ class TrackedImage(NamedTuple):
     """All above the record threshold; None if they are not asked for."""
 
 
+@dataclass(frozen=True)
+class Networks:
+    """What a tracker computes with, whatever runs it."""
+
+    detect: Callable[[Tensor], Objects]
+    """Objects of images as of `fdta.data.images.to_network`."""
+    id_scores: IDScores
+    device: torch.device
+    """Of the tensors that both take and return."""
+    small: bool
+    """Whether they compute so little on an image that one CPU thread is fastest (`fdta.device.is_small`)."""
+
+    @classmethod
+    def of(cls, model: FDTA, settings: Settings) -> Networks:
+        """The networks of `model`, which is put into evaluation mode, run by torch on its device."""
+        model.eval()
+        device = next(model.parameters()).device
+        small = is_small(model, settings.tracker.short_side * settings.tracker.long_side)
+        return cls(graphed_detector(model.detector), OnlineTracker.scores_of(model), device, small)
+
+
 class Tracker:
     """Detector and online tracker for one video; `reset` starts the next.
 
     A copy, also one that is pickled for another process, is before its first image.
     """
 
-    def __init__(self, model: FDTA, settings: Settings, threads: int | None = None) -> None:
+    def __init__(self, model: FDTA | Networks, settings: Settings, threads: int | None = None) -> None:
         """Before the first image.
 
         Args:
             model: its device is where everything is computed; put into evaluation mode. Its weights must not change:
-                on CUDA, graphs read them.
+                on CUDA, graphs read them. Or its networks, as something else than torch runs them.
             settings: of the model.
             threads: CPU threads of torch while `update` computes; None: one for a small model, else one per core.
         """
-        model.eval()
         self._made_from = model, settings, threads
-        small = is_small(model, settings.tracker.short_side * settings.tracker.long_side)
-        self.threads = threads or (1 if small else cores())
+        networks = model if isinstance(model, Networks) else Networks.of(model, settings)
+        self.threads = threads or (1 if networks.small else cores())
         """CPU threads of torch that suit the model, or those given."""
-        self.batch = BATCH if small else 1
+        self.batch = BATCH if networks.small else 1
         """Images that go best through the detector at once, where none has to be waited for."""
-        self._detector = ImageDetector(model.detector, settings.tracker)
-        self._tracker = OnlineTracker.from_model(model, settings)
+        self._detector = ImageDetector(networks.detect, settings.tracker, networks.device)
+        self._tracker = OnlineTracker.from_scores(networks.id_scores, settings, networks.device)
 
-    def __reduce__(self) -> tuple[type[Tracker], tuple[FDTA, Settings, int | None]]:
+    def __reduce__(self) -> tuple[type[Tracker], tuple[FDTA | Networks, Settings, int | None]]:
         return type(self), self._made_from
 
     @classmethod

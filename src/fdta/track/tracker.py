@@ -126,8 +126,20 @@ class OnlineTracker:
     ) -> OnlineTracker:
         """Tracker with the Temporal Adapter, trajectory features and ID decoder of `model`, on the model's device."""
         device = next(model.parameters()).device
+        return cls.from_scores(cls.scores_of(model), settings, device, candidates, graphs)
+
+    @classmethod
+    def from_scores(
+        cls,
+        id_scores: IDScores,
+        settings: Settings,
+        device: torch.device | str,
+        candidates: int | None = None,
+        graphs: bool = True,
+    ) -> OnlineTracker:
+        """Tracker of a model with `settings`; arguments as of `OnlineTracker`."""
         k, width = settings.association.labels, settings.detector.width
-        return cls(cls.scores_of(model), k, width, settings.history, settings.tracker, device, candidates, graphs)
+        return cls(id_scores, k, width, settings.history, settings.tracker, device, candidates, graphs)
 
     @torch.inference_mode()
     def reset(self) -> None:

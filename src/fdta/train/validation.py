@@ -35,7 +35,7 @@ def detector_validation(
 
     def validate() -> dict[str, float]:
         scores, boxes, truth = [], [], []
-        find = ImageDetector(detector, settings.validation)
+        find = ImageDetector.from_model(detector, settings.validation)
         for sequence in read_split(folder)[: settings.detector_training.validate_sequences]:
             rows = sequence.ground_truth()
             scale = torch.tensor([sequence.width, sequence.height] * 2, dtype=torch.float32)
