@@ -129,6 +129,10 @@ def test_run_names():
     assert str(Run.parse("dance/full/seed-3")) == "dance/full/seed-3"
     with pytest.raises(ParamsError, match="DATASET/VARIANT/seed-N"):
         Run.parse("dance/full")
+    assert Run.parse("dance/full/seed-2147483648").seed == 2**31
+    for seed in ("2147483649", "9" * 5000):
+        with pytest.raises(ParamsError, match="a seed is at most 2147483648"):
+            Run.parse(f"dance/full/seed-{seed}")
 
 
 @pytest.mark.parametrize(("dataset", "weight"), [("dancetrack", 6.0), ("sportsmot", 7.0), ("bft", 10.0)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import shutil
 import struct
@@ -688,7 +689,85 @@ def test_no_sequence_is_left_out_of_the_scores(part: str, capsys: pytest.Capture
 
 def test_ground_truth_without_a_box_is_told(caplog: pytest.LogCaptureFixture) -> None:
     assert scored("")["HOTA"] == 0
-    assert "gt/a/gt/gt.txt: no box, so every track of this sequence counts as false" in caplog.text
+    assert "gt/a/gt/gt.txt: no box that counts, so every track of this sequence counts as false" in caplog.text
+    caplog.clear()
+    Path("gt/a/gt/gt.txt").write_text("1,1,2,3,10,12,0,1,1\n")
+    Path("tracks/other.txt").write_text(ROW)
+    score(Path("gt"), Path("tracks"))
+    assert "gt/a/gt/gt.txt: no box that counts" in caplog.text
+    assert "tracks: without ground truth in gt, not scored: other.txt" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link"])
+def test_a_seqinfo_that_is_no_file(kind: str) -> None:
+    scored(ROW)
+    seqinfo = Path("gt/a/seqinfo.ini")
+    seqinfo.unlink()
+    {"folder": seqinfo.mkdir, "pipe": lambda: os.mkfifo(seqinfo), "link": lambda: seqinfo.symlink_to("nowhere")}[kind]()
+    with pytest.raises(InputError, match=r"seqinfo\.ini: is no file, or a link that leads to none; replace it"):
+        score(Path("gt"), Path("tracks"))
+
+
+def test_text_is_no_video() -> None:
+    for name in ("README.nfo", "gt.txt"):
+        Path(name).write_text(ROW * 50)
+        with pytest.raises(InputError, match=f"{name}: no video that can be read"):
+            open_source(name)
+
+
+def test_the_picture_of_a_song_is_no_video(caplog: pytest.LogCaptureFixture) -> None:
+    def write(path: str, pictures: int, videos: int) -> None:
+        with av.open(path, "w") as container:
+            streams = []
+            for number in range(pictures + videos):
+                stream = container.add_stream("mjpeg" if number < pictures else "libx264", rate=25)
+                stream.width, stream.height = 64, 48
+                stream.pix_fmt = "yuvj420p" if number < pictures else "yuv420p"
+                if number < pictures:
+                    stream.disposition = av.stream.Disposition.attached_pic
+                streams.append(stream)
+            for number, stream in enumerate(streams):
+                for _ in range(1 if number < pictures else 5):
+                    picture = np.zeros((48, 64, 3), np.uint8)
+                    container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+                container.mux(stream.encode(None))
+
+    write("song.mp4", 1, 0)
+    with pytest.raises(InputError, match=r"song\.mp4: there is no video in it"):
+        open_source("song.mp4")
+    write("film.mp4", 1, 1)
+    assert len(list(open_source("film.mp4").frames)) == 5 and not caplog.messages
+    caplog.set_level(logging.INFO, "fdta")
+    write("two.mp4", 0, 2)
+    assert len(list(open_source("two.mp4").frames)) == 5
+    assert "two.mp4: has 2 videos, the first is tracked" in caplog.text
+
+
+@pytest.mark.parametrize("arguments", ["track v.mp4 --stride 0", "figures nope --output x.png", "nope", "track"])
+def test_wrong_arguments_are_told_in_one_line(arguments: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments.split())
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and error.startswith("fdta") and error.count("\n") == 1 and "--help" in error
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("--no-audio", "--no-audio needs --video"),
+        ("--show-scores", "--show-scores needs --video FILE or --show"),
+        ("--benchmark smoke", "--benchmark smoke: model.pt has its own settings"),
+    ],
+)
+def test_options_that_would_do_nothing(options: str, told: str, capsys: pytest.CaptureFixture) -> None:
+    KINDS["model"].build(Path())
+    assert told in refused(capsys, "track", "sequence", "--weights", "model.pt", *options.split())
+
+
+def test_a_file_that_cannot_be_made_has_the_name_that_was_given(capsys: pytest.CaptureFixture) -> None:
+    scored(ROW)
+    line = refused(capsys, "score", "--ground-truth", "gt", "--tracks", "tracks", "--output", "/proc/x")
+    assert line.startswith("fdta: /proc/x: ")
 
 
 def test_numbers_that_python_alone_reads(capsys: pytest.CaptureFixture) -> None:

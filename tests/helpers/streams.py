@@ -152,3 +152,14 @@ def _data(receiver: socket.socket) -> bytes:
         packet = receiver.recv(65536)
         if packet[1] & 0x7F == 96:
             return packet
+
+
+@contextmanager
+def http_answer(answer: bytes) -> Iterator[Camera]:
+    """A server that answers everything with `answer` and ends the connection."""
+
+    def serve(camera: Camera, connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(answer)
+
+    yield from _serving("http", [], 0.0, serve)

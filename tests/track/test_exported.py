@@ -154,7 +154,7 @@ def edit(folder: Path, **values: object) -> None:
             "--dtype bfloat16: exported networks are float32; leave it",
         ),
         (("--engine", "onnxruntime", "--benchmark", "paper"), "--params and --benchmark are of a run;"),
-        (("--engine", "onnxruntime", "--params", "other.yaml"), "--params and --benchmark are of a run;"),
+        (("--engine", "onnxruntime", "--params", __file__), "--params and --benchmark are of a run;"),
         (("--engine", "onnxruntime", "--threads", "0"), "--threads 0: give a number from 1 to"),
     ],
 )

@@ -8,11 +8,13 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
-from helpers.streams import http_camera, number_of, rtsp_camera
-from test_video import SETTINGS, track
+from helpers.loopback import serving
+from helpers.streams import http_answer, http_camera, number_of, rtsp_camera
+from test_video import FRAMES, SETTINGS, track, write_clip
 
 from fdta.errors import InputError
 from fdta.model.checkpoint import save_model
@@ -117,6 +119,39 @@ def test_addresses_where_nothing_is(weights: Path, capsys, address: str, told: s
     assert track(weights, address) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"fdta: {told}") and "secret" not in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.0 401 No\r\n\r\n",
+        b"HTTP/1.0 503 Busy\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\n\r\n<html>" + bytes(5000),
+        b"HTTP/1.0 302 Found\r\nLocation: file:///etc/passwd\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nContent-Type: application/vnd.apple.mpegurl\r\n\r\n#EXTM3U\n#EXTINF:1\nfile:///etc/passwd\n",
+        b"",
+    ],
+)
+def test_answers_that_are_no_video(weights: Path, capsys, answer: bytes) -> None:
+    with http_answer(answer) as server:
+        assert track(weights, server.url) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("fdta: http://127.0.0.1:") and error.endswith("; check address and network\n")
+    assert "secret" not in error and "Errno" not in error and error.count("\n") == 1
+
+
+def test_a_file_at_an_address_has_an_end(tmp_path: Path) -> None:
+    film = write_clip(tmp_path / "clip.mp4")
+    with av.open(str(film)) as given, av.open(str(tmp_path / "clip.ts"), "w") as stream:
+        copied = stream.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.size:
+                packet.stream = copied
+                stream.mux(packet)
+    with serving(tmp_path) as server:
+        for name in ("clip.ts", "clip.mp4"):
+            source = open_source(f"{server.url}/{name}")
+            assert source.live is None and len(list(source.frames)) == FRAMES
 
 
 def test_messages_hide_the_password() -> None:
