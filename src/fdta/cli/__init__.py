@@ -266,7 +266,7 @@ def _workers(text: str) -> int | None:
 
 def add_compute(parser: argparse.ArgumentParser, threads: int | None = 1) -> None:
     """Options of where to compute; without a default number of threads it depends on the model."""
-    told = "CPU threads of torch" + ("; by default one for a small model, else all cores" if threads is None else "")
+    told = "CPU threads" + ("; by default one for a small model, else all cores" if threads is None else "")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
     parser.add_argument("--threads", type=int, default=threads, metavar="N", help=told)
 

@@ -95,7 +95,8 @@ def _list(options: argparse.Namespace) -> None:
         here = [name for name, path in copies.items() if path.is_file()]
         size = copies[here[0]].stat().st_size if here else checkpoint.size
         row = (checkpoint.name, file, checkpoint.kind, ", ".join(here) or "no", gigabytes(size) if size else None)
-        rows.append((*row, checkpoint.licence, str(checkpoint)))
+        place = str(checkpoint).removeprefix("https://").removesuffix(f"/{file}")
+        rows.append((*row, checkpoint.licence, place))
     rows.sort(key=lambda row: (row[0] is None, row[2] != "FDTA"))
     headings = ("name", "file", "what", "here", "size", "licence", "from")
     print(tabulate([[cell or "-" for cell in row] for row in rows], headings, "plain", disable_numparse=True))
