@@ -314,7 +314,7 @@ def test_weights(workspace, published, capsys):
     write_params(workspace, overrides)
     for _ in range(2):
         assert main(["weights", "get", "a.pth"]) == 0
-        assert capsys.readouterr().out == "a.pth: MIT\nwhole: pretrained/a.pth\n"
+        assert capsys.readouterr().out == "a.pth: MIT\ncomplete: pretrained/a.pth\n"
     assert Path("pretrained/a.pth").read_bytes() == b"weights" and len(published[0].requests) == 1
     assert main(["weights", "get", "a.pth", "--output", "b/c.pth"]) == 0
     assert Path("b/c.pth").is_file()

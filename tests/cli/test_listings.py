@@ -78,3 +78,16 @@ def test_version(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as end:
         main(["--version"])
     assert end.value.code == 0 and capsys.readouterr().out.startswith("fdta 0.")
+
+
+def test_a_table_that_the_benchmark_leaves_out_is_told(project: Path, capsys: pytest.CaptureFixture) -> None:
+    text = PARAMS.replace("    note: Made for a test.\n", "    note: Made for a test.\n    only: [stills, dance]\n")
+    (project / "params.yaml").write_text(text)
+    told = "benchmark tiny leaves table-3 out: it has no data set BFT and none that stands for it"
+    assert main(["params", "check"]) == 0
+    assert told in capsys.readouterr().out.splitlines()
+    assert main(["tables", "--only", "3"]) == 2
+    assert f"--only 3: {told}; choose another table" in capsys.readouterr().err
+    (project / "params.yaml").write_text(text.replace("    only:", "    tables: [table-1]\n    only:"))
+    assert main(["tables", "--only", "4"]) == 2
+    assert "leaves table-4 out: its key tables names table-1" in capsys.readouterr().err

@@ -32,7 +32,7 @@ from fdta.machine import cores
 from fdta.model.checkpoint import save_model
 from fdta.model.fdta import FDTA
 from fdta.model.settings import AssociationSettings, BackboneSettings, DetectorSettings, TemporalSettings
-from fdta.track import reading
+from fdta.track import reading, video
 from fdta.track import source as sources
 from fdta.track.pipeline import FrameTracks, Tracker
 from fdta.track.reading import read_ahead
@@ -124,6 +124,16 @@ def test_video_to_text_json_and_mp4(weights, clip, tmp_path, capsys):
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
         assert (stream.frames, stream.average_rate) == (FRAMES, 10)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"seen.mp4", "seen.jsonl", "seen.txt"}
+
+
+def test_progress_is_told_where_no_terminal_shows_it(weights, clip, monkeypatch, caplog):
+    monkeypatch.setattr(video, "REPORT_SECONDS", 0)
+    caplog.set_level("INFO", "fdta")
+    assert track(weights, clip, "--output", str(clip.with_name("t.txt")), "--max-frames", "3") == 0
+    lines = [line for line in caplog.messages if "frames tracked" in line]
+    assert [line.split(" frames/s")[0].rsplit(" ", 1)[0] for line in lines] == [
+        f"clip: {number} of 3 frames tracked," for number in (1, 2, 3)
+    ]
 
 
 def test_every_kind_of_input_is_tracked_as_the_sequence_is(weights, tmp_path):

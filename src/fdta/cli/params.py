@@ -50,6 +50,9 @@ def _check(options: argparse.Namespace) -> None:
         print(f"  {run}")
     for name, table in params.tables.items():
         print(f"{name}: {table.title} ({table.dataset}): {', '.join(table.rows.values())}")
+    for name in params.all_tables:
+        if reason := params.left_out(name):
+            print(reason)
     shown = {row for table in params.tables.values() for row in table.rows.values()}
     trained = any(not dataset.weights for dataset in benchmark.datasets.values())
     for name in params.variants if trained else ():

@@ -59,6 +59,8 @@ def _print(options: argparse.Namespace) -> None:
     check_unchanged(options.root, Steps(params, options.root).tables().job)
     written = {table.name: table for table in tables(Results(params, options.root))}
     name = f"table-{options.only}" if options.only.isdecimal() else options.only
+    if name in params.all_tables and name not in params.tables:
+        raise InputError(f"--only {options.only}: {params.left_out(name)}; choose another table or benchmark")
     if name not in written:
         raise InputError(f"--only {options.only}: no such table; {suggestion(name, written)}")
     print(markdown.section(written[name]))

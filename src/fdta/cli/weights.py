@@ -63,7 +63,7 @@ def _get(options: argparse.Namespace) -> None:
     named, checkpoints = pretrained(options.params), catalogue_beside(options.params).checkpoints
     if options.file in named and options.output is None:
         tracker = named[options.file]
-        print(f"whole: {tracker.get()}; fdta track VIDEO --weights {tracker.name}")
+        print(f"ready: {tracker.get()}; fdta track VIDEO --weights {tracker.name}")
         return
     file = named[options.file].file if options.file in named else options.file
     if file not in checkpoints:
@@ -76,7 +76,7 @@ def _get(options: argparse.Namespace) -> None:
         raise InputError(f"{output}: is there already; remove it or give another name")
     print(f"{file}: {checkpoint.licence}")
     fetch(checkpoint, output, f"checkpoints/{file}")
-    print(f"whole: {output}")
+    print(f"complete: {output}")
 
 
 def _list(options: argparse.Namespace) -> None:

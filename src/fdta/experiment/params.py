@@ -269,6 +269,18 @@ class Experiment:
                 shown[name] = table
         return shown
 
+    def left_out(self, table: str) -> str:
+        """Why the benchmark does not show `table`, which is in the file; empty if it does."""
+        if table in self.tables:
+            return ""
+        benchmark, settings = self.benchmark, self.all_tables[table]
+        told = f"benchmark {benchmark.name} leaves {table} out"
+        if benchmark.tables is not None and table not in benchmark.tables:
+            return f"{told}: its key tables names {named(benchmark.tables)}"
+        if benchmark.dataset_of(settings.dataset) is None:
+            return f"{told}: it has no data set {settings.dataset} and none that stands for it"
+        return f"{told}: no checkpoint measures one of its rows"
+
     def _check_names(self) -> None:
         """Raise ParamsError where one part of the file names what another part does not have."""
         self._check_names_of_benchmark()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -28,12 +29,15 @@ from fdta.track.sound import Sound
 from fdta.track.source import VideoFile, VideoSource
 from fdta.track.stream import Frame
 
+_logger = logging.getLogger(__name__)
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, what schedulers send, and what a terminal that is closed sends."""
 SLOWEST = 10_000
 """Most seconds that MP4 shows a frame."""
 TICK = Fraction(1, 90_000)
 """Seconds; the rates of videos are whole numbers of it."""
+REPORT_SECONDS = 10
+"""Between two lines of progress, where no terminal shows a bar."""
 WINDOW = 1280
 """Longer side of the window at first, pixels of the screen."""
 ESCAPE = 27
@@ -96,8 +100,12 @@ def track_video(
         count, identities = 0, 0
         # None: only on a terminal.
         bar = tqdm(tracked, total=source.length, unit="frame", desc=source.name, disable=None)
+        told = began
         for image, found, _ in bar:
             count, (frame, seconds) = count + 1, coming.popleft()
+            if bar.disable and time.monotonic() - told > REPORT_SECONDS:
+                told = time.monotonic()
+                _logger.info("%s", _progress(source, count, told - began))
             identities = max([identities, *(found.identities + 1).tolist()])
             text_file.writelines(box_lines(found.to_boxes(frame)))
             if line_file:
@@ -114,6 +122,11 @@ def track_video(
     if broken and not interrupted:
         raise InputError(f"{broken[0]}; {count} frames are in {tracks}")
     return VideoSummary(count, identities, time.monotonic() - began, next(iter(interrupted), None))
+
+
+def _progress(source: VideoSource, count: int, seconds: float) -> str:
+    of_all = "" if source.length is None else f" of {source.length}"
+    return f"{source.name}: {count}{of_all} frames tracked, {count / seconds:.3g} frames/s"
 
 
 class Annotator:
