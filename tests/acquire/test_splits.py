@@ -150,7 +150,7 @@ def test_a_split_imported_with_defects_is_verified_by_the_same_command(workspace
     right = damaged.read_text()
     damaged.write_text(right + "1,9,3,3,-5,5,1,1,1\n")
     command = ("import", "sportsmot", "mine")
-    assert "correct them and repeat this command" in refused(capsys, *command)
+    assert "correct them there and repeat this command" in refused(capsys, *command)
     assert "1 defects" in refused(capsys, *command)
     assert not Path("data/sportsmot/seqmaps/val.txt").exists()
     (imported,) = Path("data/sportsmot/val").glob(f"{damaged.parents[1].name}/gt/gt.txt")
