@@ -20,6 +20,8 @@ from fdta.errors import InputError
 
 OWN = ".made-by-fdta"
 """Empty file in a folder that was made here: such a folder may be replaced, no other."""
+TEMPORARY = "fdta-"
+"""In the names of temporary files and folders, behind the name of what they become: no user's file is called so."""
 LEFT_SECONDS = 60
 """Age from which a temporary file that nobody writes may be removed."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -40,7 +42,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
-    temporary = path.with_name(f".{path.stem[:100]}.{uuid.uuid4().hex[:8]}{path.suffix}")
+    temporary = path.with_name(f".{path.stem[:100]}.{TEMPORARY}{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
         with _naming(path, temporary), temporary.open("xb") as held:
             _lock(held.fileno())
@@ -53,8 +55,8 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove the temporary files of `whole_file` for `path` whose process was killed: nobody holds their lock."""
-    name = re.compile(rf"\.{re.escape(path.stem[:100])}\.[0-9a-f]{{8}}{re.escape(path.suffix)}")
+    """Remove what `whole_file` or `whole_folder` made for `path` if its process was killed: nobody holds its lock."""
+    name = re.compile(rf"\.{re.escape(path.stem[:100])}\.{TEMPORARY}[0-9a-f]{{8}}{re.escape(path.suffix)}")
     with os.scandir(path.parent) as entries:
         found = [Path(entry.path) for entry in entries if name.fullmatch(entry.name)]
     for temporary in found:
@@ -62,12 +64,22 @@ def _remove_leftovers(path: Path) -> None:
             # One that another process has just made may not be locked yet.
             if time.time() - temporary.lstat().st_mtime < LEFT_SECONDS:
                 continue
-            with temporary.open("rb") as file:
-                if _lock(file.fileno()):
-                    temporary.unlink()
+            with _opened(temporary) as number:
+                if _lock(number):
+                    shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
         except OSError:
             # Removed meanwhile, or another user's.
             continue
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """A file or folder, open to be locked."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        yield number
+    finally:
+        os.close(number)
 
 
 def _lock(number: int) -> bool:
@@ -207,10 +219,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
     check_own_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     restore_folder(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    _remove_leftovers(path)
+    temporary = path.with_name(f".{path.stem[:100]}.{TEMPORARY}{uuid.uuid4().hex[:8]}{path.suffix}")
     temporary.mkdir()
     try:
-        with _naming(path):
+        with _naming(path), _opened(temporary) as number:
+            _lock(number)
             yield temporary
             place(temporary, path)
     finally:

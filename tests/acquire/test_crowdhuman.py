@@ -70,10 +70,13 @@ def test_command_writes_a_split(source, capsys):
     [
         ("{", "line 4 is malformed"),
         ('{"ID": "a"}', "gtboxes"),
-        ('{"ID": "../a", "gtboxes": []}', "no file name"),
+        ('{"ID": "../a", "gtboxes": []}', "cannot name a picture"),
         ('{"ID": "a", "gtboxes": [{"tag": "person", "fbox": [1, 2, 3]}]}', "3 numbers"),
         ('{"ID": "absent", "gtboxes": [{"tag": "person", "fbox": [1, 2, 3, 4]}]}', "absent.jpg"),
-        ('{"ID": "273278,c9db000d5146c15", "gtboxes": [{"tag": "person", "fbox": [1, 2, 3, 4]}]}', "twice"),
+        ('{"ID": "273278,c9db000d5146c15", "gtboxes": [{"tag": "person", "fbox": [1, 2, 3, 4]}]}', "two images become"),
+        ('{"ID": "a\\nb", "gtboxes": []}', "cannot name a picture"),
+        ('{"ID": ".h", "gtboxes": []}', "cannot name a picture"),
+        ('{"ID": "a", "gtboxes": [{"tag": "person", "fbox": [true, "2", 3, 4]}]}', "something else than numbers"),
     ],
 )
 def test_malformed_annotation_is_refused_with_its_place(source, line, what):

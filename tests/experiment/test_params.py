@@ -125,6 +125,13 @@ def test_numbers_that_yaml_reads_in_two_ways_are_refused(changed, tmp_path, numb
         Experiment(path)
 
 
+@pytest.mark.parametrize("file", ["", "workflow", "a{x}.pth", "a\nb.pth", "models/bft/full/seed-0/model.pt"])
+def test_weights_are_names_of_checkpoints(changed, file):
+    path = changed(["benchmarks", "published", "datasets", "bft", "weights", "full"], file)
+    with pytest.raises(ParamsError, match=r"weights\.full: .* must be a checkpoint file, .pth or .pt, outside models/"):
+        Experiment(path, "published")
+
+
 def test_run_names():
     assert str(Run.parse("dance/full/seed-3")) == "dance/full/seed-3"
     with pytest.raises(ParamsError, match="DATASET/VARIANT/seed-N"):

@@ -10,6 +10,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -20,6 +21,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
 from helpers.finished_project import PARAMS, write_project
 from helpers.malformed import KINDS
@@ -223,9 +225,80 @@ def test_a_folder_that_was_not_made_here_stays(capsys: pytest.CaptureFixture) ->
     command = ("data", "crowdhuman", "a.odgt", "images", "--output")
     assert "mine: the folder is there and not made by fdta" in refused(capsys, *command, "mine")
     assert Path("mine/thesis.txt").read_text() == "kept"
+    assert main([*command, "made/train"]) == 0
+    assert Path("made/train", OWN).is_file()
+    # It may hold depth maps of the user's by now.
+    assert "made/train: is there already; remove it" in refused(capsys, *command, "made/train")
+    Path("other/seqmaps").mkdir(parents=True)
+    Path("other/seqmaps/train.txt").write_text("mine")
+    assert "seqmaps/train.txt: would be replaced" in refused(capsys, *command, "other/train")
+    os.mkfifo("pipe.odgt")
+    assert "pipe.odgt: is no file" in refused(
+        capsys, "data", "crowdhuman", "pipe.odgt", "images", "--output", "p/train"
+    )
+
+
+def test_hidden_files_of_the_users_stay() -> None:
+    mine = [Path(".tracks.20240131.txt"), Path(".made.20240131")]
+    mine[0].write_text("mine")
+    mine[1].mkdir()
+    for path in mine:
+        os.utime(path, (0, 0))
     for _ in range(2):
-        assert main([*command, "made/train"]) == 0
-        assert Path("made/train", OWN).is_file()
+        with whole_file(Path("tracks.txt")) as temporary:
+            temporary.write_text("new")
+        with whole_folder(Path("made")) as folder:
+            (folder / "a").touch()
+    assert all(path.exists() for path in mine)
+
+
+def test_what_a_killed_call_left_is_removed() -> None:
+    left = [Path(".tracks.fdta-0123abcd.txt"), Path(".made.fdta-0123abcd")]
+    left[0].write_text("half")
+    left[1].mkdir()
+    for path in left:
+        os.utime(path, (0, 0))
+    with whole_file(Path("tracks.txt")) as temporary, whole_folder(Path("made")):
+        temporary.touch()
+    assert not any(path.exists() for path in left)
+
+
+def test_the_current_folder_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    line = refused(capsys, "score", "--ground-truth", "a", "--tracks", "b")
+    assert line == "fdta: the current folder was removed; change to another one"
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["format", "large", "compressed", "pipe"])
+def test_checkpoints_of_odd_contents(kind: str, capsys: pytest.CaptureFixture) -> None:
+    KINDS["model"].build(Path())
+    value = torch.load("model.pt", weights_only=True)
+    if kind == "format":
+        value["format"] = torch.tensor([1, 1])
+    elif kind == "large":
+        name, tensor = next(iter(value["model"].items()))
+        value["model"][name] = torch.full(tensor.shape, 1e300, dtype=torch.float64)
+    torch.save(value, "odd.pt")
+    if kind == "compressed":
+        with zipfile.ZipFile("odd.pt") as archive:
+            records = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile("odd.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in records.items():
+                archive.writestr(name, content)
+    elif kind == "pipe":
+        Path("odd.pt").unlink()
+        os.mkfifo("odd.pt")
+    told = {
+        "format": "odd.pt: ",
+        "large": "holds nan or inf, or more than float32 can hold",
+        "compressed": "odd.pt: a compressed archive",
+        "pipe": "odd.pt: is no file",
+    }[kind]
+    for command in (("track", "sequence", "--weights", "odd.pt"), ("weights", "export", "odd.pt", "--output", "o.pth")):
+        assert told in refused(capsys, *command)
 
 
 def test_a_result_does_not_replace_a_folder_of_the_users(capsys: pytest.CaptureFixture) -> None:

@@ -120,7 +120,11 @@ def told(capsys: pytest.CaptureFixture[str]) -> str:
             lambda folder: (folder / "detector.onnx").open("ab").write(b"x"),
             "detector.onnx: changed since it was exported",
         ),
-        (lambda folder: (folder / "association.onnx").unlink(), "association.onnx: missing; export again"),
+        (lambda folder: edit_settings(folder, "association", labels=5), "association.onnx: is not the network that"),
+        (lambda folder: edit_settings(folder, "detector", width=128), "detector.onnx: is not the network that"),
+        (lambda folder: edit(folder, size="dynamic"), "detector.onnx: is not the network that settings.json describes"),
+        (lambda folder: (folder / "settings.json").write_text("[" * 100_000), "settings.json: no JSON; export again"),
+        (lambda folder: (folder / "association.onnx").unlink(), "association.onnx: missing, or no file; export again"),
         (lambda folder: edit(folder, size="any"), "settings.json: size 'any' is neither dynamic nor two sides"),
         (lambda folder: edit(folder, small=None), "settings.json: run or small is missing; export again"),
         (lambda folder: edit(folder, run="../x"), "settings.json"),
@@ -143,6 +147,11 @@ def test_changed_folder(place, tmp_path, capsys, change, message):
 def edit(folder: Path, **values: object) -> None:
     described = json.loads((folder / "settings.json").read_text())
     (folder / "settings.json").write_text(json.dumps(described | values))
+
+
+def edit_settings(folder: Path, part: str, **values: object) -> None:
+    settings = json.loads((folder / "settings.json").read_text())["settings"]
+    edit(folder, settings=settings | {part: settings[part] | values})
 
 
 @pytest.mark.parametrize(

@@ -346,7 +346,8 @@ def test_a_damaged_result_is_found(copy, capsys):
 @pytest.mark.parametrize(
     "command", [["tables", "--only", "4"], ["tables", "--output", "e/x.md"], ["report", "--output", "e/x.html"]]
 )
-def test_an_edited_score_is_shown_nowhere(copy, capsys, command):
+def test_an_edited_score_is_shown_nowhere(copy, capsys, monkeypatch, command):
+    monkeypatch.chdir(copy)
     given = ["--benchmark", "smoke", "--params", str(ROOT / "params.yaml"), "--root", str(copy)]
     assert main([*command, *given]) == 0
     path = copy / "scores/smoke-dance/full/seed-0/test.json"

@@ -12,9 +12,17 @@ from typing import Any
 
 import cv2
 
-from fdta.data.motchallenge import MOST_PIXELS, decode_image, sequence_map_path, split_summary, write_sequence_map
+from fdta.data.motchallenge import (
+    MOST_PIXELS,
+    check_file,
+    decode_image,
+    sequence_map_path,
+    split_summary,
+    write_sequence_map,
+)
 from fdta.errors import InputError
-from fdta.files import link_or_copy, whole_folder
+from fdta.files import check_beside, check_own_folder, link_or_copy, whole_folder
+from fdta.names import check_file_name
 
 
 def convert_crowdhuman(annotations: Path, images: Path, folder: Path) -> int:
@@ -37,6 +45,10 @@ def convert_crowdhuman(annotations: Path, images: Path, folder: Path) -> int:
         InputError: a file is missing or a line malformed; with its number.
     """
     names = []
+    check_own_folder(folder)
+    check_beside(folder, sequence_map_path(folder))
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{folder}: is there already; remove it, with what you put into it, to make it again")
     with whole_folder(folder) as temporary:
         for identity, boxes in _records(annotations):
             image = images / f"{identity}.jpg"
@@ -47,11 +59,14 @@ def convert_crowdhuman(annotations: Path, images: Path, folder: Path) -> int:
             name = identity.replace(",", "_")
             sequence = temporary / name
             if sequence.exists():
-                raise InputError(f"{annotations}: the image {identity} stands there twice; remove a line")
+                raise InputError(f"{annotations}: two images become {name} ({identity} is one); remove a line")
             (sequence / "img1").mkdir(parents=True)
             (sequence / "gt").mkdir()
             link_or_copy(image.resolve(), sequence / "img1" / "00000001.jpg")
-            lines = [f"1,{number},{x:g},{y:g},{w:g},{h:g},1,1,1\n" for number, (x, y, w, h) in enumerate(boxes, 1)]
+            lines = [
+                f"1,{number},{x:.10g},{y:.10g},{w:.10g},{h:.10g},1,1,1\n"
+                for number, (x, y, w, h) in enumerate(boxes, 1)
+            ]
             (sequence / "gt" / "gt.txt").write_text("".join(lines))
             (sequence / "seqinfo.ini").write_text(
                 f"[Sequence]\nname={name}\nimDir=img1\nframeRate=1\nseqLength=1\nimWidth={width}\nimHeight={height}\n"
@@ -68,6 +83,7 @@ def convert_crowdhuman(annotations: Path, images: Path, folder: Path) -> int:
 def _records(path: Path) -> Iterator[tuple[str, list[list[float]]]]:
     """ID and boxes (x, y, w, h) of the persons of each image."""
     try:
+        check_file(path, "give CrowdHuman's annotation_train.odgt or _val")
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
         raise InputError(f"{path}: cannot be read; expected CrowdHuman's annotation_train.odgt or _val") from None
@@ -77,11 +93,14 @@ def _records(path: Path) -> Iterator[tuple[str, list[list[float]]]]:
         try:
             record = json.loads(line)
             identity = record["ID"]
-            if not isinstance(identity, str) or Path(identity).name != identity or len(identity) > 200:
+            if not isinstance(identity, str):
                 raise ValueError(f"the ID {str(identity)[:60]!r} is no file name")
+            check_file_name(identity, "picture", path)
             boxes = [_box(item) for item in record["gtboxes"] if _counts(item)]
         except RecursionError:
             raise InputError(f"{path}: line {number} is nested too deep; fetch the file again") from None
+        except InputError as error:
+            raise InputError(f"{error} (line {number})") from None
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             what = f"no {error}" if isinstance(error, KeyError) else error
             raise InputError(f"{path}: line {number} is malformed ({what}); fetch the file again") from None
@@ -93,6 +112,8 @@ def _counts(item: dict[str, Any]) -> bool:
 
 
 def _box(item: dict[str, Any]) -> list[float]:
+    if not all(type(value) in (int, float) for value in item["fbox"]):
+        raise ValueError(f"fbox {str(item['fbox'])[:60]} holds something else than numbers")
     box = [float(value) for value in item["fbox"]]
     if len(box) != 4:
         raise ValueError(f"fbox has {len(box)} numbers, not 4")

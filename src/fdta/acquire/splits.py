@@ -26,7 +26,7 @@ from fdta.data.motchallenge import (
     write_sequence_map,
 )
 from fdta.errors import InputError
-from fdta.files import locked, restore_folder, whole_folder
+from fdta.files import TEMPORARY, locked, restore_folder, whole_folder
 from fdta.settings import named
 
 _LOG = logging.getLogger(__name__)
@@ -201,7 +201,7 @@ def _held(target: Path) -> Iterator[None]:
     """Hold the lock of the split `target`, restored if a killed call set it aside; remove what else that call left."""
     with locked(target):
         restore_folder(target)
-        for pattern in ("unpacked", "[0-9a-f]" * 8):
+        for pattern in ("unpacked", f"{TEMPORARY}{'[0-9a-f]' * 8}"):
             for left in target.parent.glob(f".{target.name}.{pattern}"):
                 shutil.rmtree(left)
         yield

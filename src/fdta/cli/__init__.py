@@ -82,6 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         _reject_empty(given)
+        _check_folder()
         options = parser.parse_args(given)
         options.call(options)
     except InputError as error:
@@ -125,6 +126,13 @@ def _reject_empty(arguments: list[str]) -> None:
     """Reject empty arguments: as a path one would be the current folder."""
     if any(re.fullmatch(r"(--[\w-]+=)?", argument) for argument in arguments):
         raise InputError(f"{arguments[0] or 'COMMAND'}: an argument is empty; is a variable of the shell not set?")
+
+
+def _check_folder() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise InputError("the current folder was removed; change to another one") from None
 
 
 def _told(error: OSError) -> str:

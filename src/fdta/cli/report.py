@@ -17,7 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of scores/ and models/")
     parser.add_argument(
-        "--output", type=output_file, default=Path("results/report.html"), metavar="FILE", help="HTML page to write"
+        "--output",
+        type=output_file,
+        metavar="FILE",
+        help="HTML page to write; by default results/report.html in --root",
     )
     add_params(parser)
     parser.set_defaults(call=_report)
@@ -29,9 +32,10 @@ def _report(options: argparse.Namespace) -> None:
     from fdta.experiment.steps import Steps
     from fdta.report.page import write_page
 
-    check_project_outputs(options, options.root / options.output)
+    output = options.output or options.root / "results" / "report.html"
+    check_project_outputs(options, output)
     params = Experiment(options.params, options.benchmark)
     require_scores(params, options.root)
     job = Steps(params, options.root).report().job
-    execute_or_write(options, job, lambda: write_page(params, options.root, options.root / options.output))
-    print(f"written: {options.output}")
+    execute_or_write(options.root, job, output, lambda: write_page(params, options.root, output))
+    print(f"written: {output}")

@@ -20,7 +20,7 @@ from fdta.errors import InputError
 from fdta.experiment import jobs
 from fdta.experiment.sources import code_digests
 from fdta.experiment.steps import Steps
-from fdta.files import locked
+from fdta.files import TEMPORARY, locked
 from fdta.machine import cores
 from fdta.provenance import Making, Records, check_unchanged, contents, job_key, making, origin, read_record, work_path
 
@@ -125,19 +125,19 @@ def execute_step(options: argparse.Namespace, job: Callable[[Steps], Any], again
     return made
 
 
-def execute_or_write(options: argparse.Namespace, job: jobs.Job, write: Callable[[], None]) -> None:
-    """Execute `job` if all that it reads is there and it writes to `options.output`.
+def execute_or_write(root: Path, job: jobs.Job, output: Path, write: Callable[[], None]) -> None:
+    """Execute `job` if all that it reads is there and it writes to `output`.
 
     Otherwise call `write`, which writes with gaps or to another place. That is no result of the workflow: its record is
     removed, so that the workflow makes it again.
     """
-    root, output = options.root, str(options.output)
-    if output == job.outputs[0] and all((root / path).exists() for path in job.inputs):
+    is_result = output.resolve() == (root / job.outputs[0]).resolve()
+    if is_result and all((root / path).exists() for path in job.inputs):
         jobs.write_job(root, job)
         execute(job, root, Compute())
         return
     check_unchanged(root, job)
-    if output == job.outputs[0]:
+    if is_result:
         (root / job.record).unlink(missing_ok=True)
     write()
 
@@ -157,6 +157,8 @@ def _render(job: jobs.RenderJob, made: Making, compute: Compute) -> None:
     from fdta.synthetic.render import render_split
 
     folder = made.path(job.outputs[0])
+    for left in folder.glob(f".*.{TEMPORARY}*"):
+        shutil.rmtree(left)  # A sequence that a killed call left half-drawn.
     render_split(job.render, job.split, job.sequences, folder)
     _map_split(job.outputs[0], folder, made)
 

@@ -18,9 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         type=output_file,
-        default=Path("results/tables.md"),
         metavar="FILE",
-        help="Markdown; CSVs beside, in tables/",
+        help="Markdown; CSVs beside, in tables/; by default results/tables.md in --root",
     )
     parser.add_argument("--only", metavar="TABLE", help="print this one (table-4, or 4) and write nothing")
     add_params(parser)
@@ -36,16 +35,16 @@ def _tables(options: argparse.Namespace) -> None:
     if options.only:
         _print(options)
         return
-    output = options.root / options.output
+    output = options.output or options.root / "results" / "tables.md"
     beside = [output.with_name(name) for name in (METRICS.name, TRAINING_CURVES.name)]
     check_project_outputs(options, output, *beside)
     params = Experiment(options.params, options.benchmark)
     scored, runs = require_scores(params, options.root)
     job = Steps(params, options.root).tables().job
-    if str(options.output) not in job.outputs:
+    if output.resolve() != (options.root / job.outputs[0]).resolve():
         check_beside(output, *beside, output.with_name("tables"))
-    execute_or_write(options, job, lambda: write_tables(params, options.root, output))
-    print(f"written: {options.output}, benchmark {params.benchmark.name}, {scored} of {runs} runs scored")
+    execute_or_write(options.root, job, output, lambda: write_tables(params, options.root, output))
+    print(f"written: {output}, benchmark {params.benchmark.name}, {scored} of {runs} runs scored")
 
 
 def _print(options: argparse.Namespace) -> None:

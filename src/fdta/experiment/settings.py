@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
@@ -85,6 +86,10 @@ class DatasetSettings:
         for name in ("test_split", "validation_split"):
             split = getattr(self, name)
             require(split in self.splits, f"{name} {split!r} is not among the splits {sorted(self.splits)}")
+        for variant, file in self.weights.items():
+            named = re.fullmatch(r"[^{}\x00-\x1f\x7f]+\.(pt|pth)", file) is not None
+            told = f"weights.{variant}: {file!r} must be a checkpoint file, .pth or .pt, outside models/"
+            require(named and not file.startswith("models/"), told)
         require(
             not self.weights or DETECTOR in self.weights,
             "weights must name the checkpoint of the detector alone too (detector: FILE)",

@@ -46,6 +46,8 @@ def read(path: Path) -> Any:
         InputError: the file is absent, cut short, damaged (the records of the archive have checksums), of another form,
             no checkpoint, or wants to run code; then with the name of the code.
     """
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is no file; give a checkpoint")
     try:
         with path.open("rb") as file:
             start = file.read(512)
@@ -122,7 +124,7 @@ def checked(value: dict[str, Any], path: Path, **entries: type) -> dict[str, Any
 
 def is_own(value: Any) -> bool:
     """Whether a file's value is a checkpoint of this package."""
-    return isinstance(value, dict) and value.get("format") == FORMAT
+    return isinstance(value, dict) and type(value.get("format")) is int and value["format"] == FORMAT
 
 
 def save_model(
@@ -185,9 +187,10 @@ def check_tensor(name: Any, tensor: Any, path: Path) -> None:
         raise InputError(
             f"{path}: {name} says that it has {tensor.numel()} numbers, and holds fewer; the file is broken"
         )
-    if not torch.isfinite(tensor if tensor.element_size() > 1 else tensor.float()).all():
+    if not torch.isfinite(tensor.float()).all():
         raise InputError(
-            f"{path}: {name} holds nan or inf: the training diverged, or the file is damaged; use another checkpoint"
+            f"{path}: {name} holds nan or inf, or more than float32 can hold: the training diverged, or the file is "
+            f"damaged; use another checkpoint"
         )
 
 
@@ -224,6 +227,9 @@ def _check_records(path: Path) -> None:
                 raise InputError(
                     f"{path}: a TorchScript archive; convert it: save torch.jit.load(FILE).state_dict() with torch.save"
                 )
+            # `torch.save` compresses nothing; a few compressed bytes can become more than the memory holds.
+            if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
+                raise InputError(f"{path}: a compressed archive, which torch.save does not write; save it with that")
             damaged = archive.testzip()
     except (zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, EOFError, OSError):
         return  # Of the form before archives, or so broken that torch tells.

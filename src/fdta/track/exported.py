@@ -10,7 +10,7 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ from fdta.settings import read_settings, to_plain
 from fdta.track.detect import Objects
 from fdta.track.pipeline import Networks, Tracker
 from fdta.track.tracker import IDScores
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 FORMAT = 1
 SETTINGS, DETECTOR, ASSOCIATION = "settings.json", "detector.onnx", "association.onnx"
@@ -138,7 +141,7 @@ class Exported:
             raise InputError(f"{folder}: no exported tracker, {SETTINGS} is missing; make it with `fdta export`")
         try:
             value = json.loads(path.read_bytes())
-        except ValueError:
+        except (ValueError, RecursionError):
             raise InputError(f"{path}: no JSON; export again") from None
         version = value.get("format") if isinstance(value, dict) else None
         if version != FORMAT:
@@ -167,6 +170,24 @@ class Exported:
         threads = threads or (1 if self.small else cores())
         return Tracker(self.networks(device, threads), self.settings, threads)
 
+    def _session(self, name: str, file: bytes, threads: int, cuda: bool) -> onnxruntime.InferenceSession:
+        """The network `name`, if it is the one that the settings describe."""
+        try:
+            made = session(file, threads, cuda)
+        except InputError as error:
+            raise InputError(f"{self.folder / name}: {error}") from None
+        shapes = {value.name: value.shape for value in (*made.get_inputs(), *made.get_outputs())}
+        labels, width = self.settings.association.labels, self.settings.detector.width
+        if name == DETECTOR:
+            size = self.size or ("height", "width")
+            wanted = {"images": [1, 3, *size], "embeddings": [1, self.settings.detector.queries, width]}
+        else:
+            wanted = {"current_features": ["objects", width], "logits": ["objects", labels + 1]}
+        names = {*MEANINGS[name]["inputs"], *MEANINGS[name]["outputs"]}
+        if shapes.keys() != names or any(shapes[value] != shape for value, shape in wanted.items()):
+            raise InputError(f"{self.folder / name}: is not the network that {SETTINGS} describes; export again")
+        return made
+
     def networks(self, device: str, threads: int) -> Networks:
         """The networks, run by onnxruntime; what they take and return is on the CPU.
 
@@ -186,8 +207,8 @@ class Exported:
         if device == "cuda" and not has_cuda:
             raise InputError("--device cuda: this onnxruntime has no CUDA; install onnxruntime-gpu, or use cpu")
         cuda = has_cuda and device != "cpu"
-        detector = session(self.detector, threads, cuda)
-        association = session(self.association, threads, cuda)
+        detector = self._session(DETECTOR, self.detector, threads, cuda)
+        association = self._session(ASSOCIATION, self.association, threads, cuda)
 
         def detect(images: Tensor) -> Objects:
             size = images.shape[2], images.shape[3]
@@ -252,10 +273,9 @@ def _network(path: Path, files: Any, described: Path) -> bytes:
     digest = entry.get("sha256") if isinstance(entry, dict) else None
     if not isinstance(digest, str):
         raise InputError(f"{described}: the sha256 of {path.name} is missing; export again")
-    try:
-        file = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: missing; export again") from None
+    if not path.is_file():
+        raise InputError(f"{path}: missing, or no file; export again")
+    file = path.read_bytes()
     if _digest(file) != digest:
         raise InputError(f"{path}: changed since it was exported, its sha256 is another; export again")
     return file
