@@ -67,10 +67,10 @@ def test_layers_of_plain_operations_compute_the_same(sampling, monkeypatch):
 
 def test_detector_for_images_of_any_size(monkeypatch):
     monkeypatch.setattr(exporting, "PIECE", 200_000)
-    model = drawn(tiny_settings(detector={"levels": 3, "decoder_layers": 1}))
+    model = drawn(tiny_settings(detector={"levels": 3, "decoder_layers": 1}, spatial={"enabled": False}))
     file, differences = exporting.detector_onnx(model, None, SIZE, "gather")
     assert max(differences.values()) < 1e-4
-    detected(model, file, (64, 96), (96, 64), (65, 129), (32, 70), (24, 24), (160, 90))
+    detected(model, file, (64, 96), (65, 129), (24, 24))
     found = operations(file)
     assert found["GridSample"] == 0 and found["Gather"] > 2
     sides = onnx.load_from_string(file).graph.input[0].type.tensor_type.shape.dim

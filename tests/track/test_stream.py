@@ -21,14 +21,14 @@ from fdta.model.checkpoint import save_model
 from fdta.model.fdta import FDTA
 from fdta.track import source as sources
 from fdta.track.source import open_source
-from fdta.track.stream import Frame, LiveFrames, Patience, shown_address
+from fdta.track.stream import LiveFrames, StreamPatience, VideoFrame, shown_address
 
-SHORT = Patience(silence=5.0, first_wait=0.02, longest_wait=0.1, lost=0.5)
+SHORT = StreamPatience(silence=5.0, first_wait=0.02, longest_wait=0.1, lost=0.5)
 
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "Patience", lambda: SHORT)
+    monkeypatch.setattr(sources, "StreamPatience", lambda: SHORT)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_a_lost_connection_is_made_again(camera, caplog: pytest.LogCaptureFixtur
     with camera([range(1, 6), range(6, 11)], pause=0.05) as running:
         source = open_source(running.url)
         assert source.live and source.length is None
-        taken: list[Frame] = []
+        taken: list[VideoFrame] = []
         with (
             closing(source.frames),
             pytest.raises(InputError, match=r"/street/1: no frame for 0\.5 s \(.*\); check the camera"),
@@ -96,7 +96,7 @@ def test_a_stream_is_tracked_until_a_signal(weights: Path, tmp_path: Path, monke
     with http_camera([range(1, 20)], pause=0.05) as camera:
         camera.pace = lambda: camera.done.wait(0.05 if camera.opened else 0)
         threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-        monkeypatch.setattr(sources, "Patience", lambda: Patience(silence=60, lost=60))
+        monkeypatch.setattr(sources, "StreamPatience", lambda: StreamPatience(silence=60, lost=60))
         assert track(weights, camera.url, "--stride", "2", "--json", "lines.jsonl") == 130
     told = capsys.readouterr()
     assert "secret" not in told.out + told.err

@@ -343,19 +343,19 @@ def test_a_damaged_result_is_found(copy, capsys):
     assert "cause    tracks/smoke-dance/full/seed-0/test: output tracks/smoke-dance/full/seed-0/test is missing" in told
 
 
-@pytest.mark.parametrize(
-    "command", [["tables", "--only", "4"], ["tables", "--output", "e/x.md"], ["report", "--output", "e/x.html"]]
-)
-def test_an_edited_score_is_shown_nowhere(copy, capsys, monkeypatch, command):
+def test_an_edited_score_is_shown_nowhere(copy, capsys, monkeypatch):
     monkeypatch.chdir(copy)
     given = ["--benchmark", "smoke", "--params", str(ROOT / "params.yaml"), "--root", str(copy)]
-    assert main([*command, *given]) == 0
+    commands = [["tables", "--only", "4"], ["tables", "--output", "e/x.md"], ["report", "--output", "e/x.html"]]
+    assert main([*commands[0], *given]) == 0
     path = copy / "scores/smoke-dance/full/seed-0/test.json"
     scores = json.loads(path.read_text())
     scores["combined"]["HOTA"] = 99.0
     path.write_text(json.dumps(scores, indent=1))
-    assert main([*command, *given]) == 2
-    assert f"{path}: incomplete or changed since it was made; make it again" in capsys.readouterr().err
+    capsys.readouterr()
+    for command in commands:
+        assert main([*command, *given]) == 2
+        assert f"{path}: incomplete or changed since it was made; make it again" in capsys.readouterr().err
 
 
 def test_trainings_wait_for_still_images(tmp_path):

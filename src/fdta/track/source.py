@@ -18,10 +18,10 @@ from fdta.data.motchallenge import IMAGE_EXTENSIONS, decode_image, read_sequence
 from fdta.errors import InputError
 from fdta.track.reading import Images, decoded, sequence_images
 from fdta.track.stream import (
-    Frame,
     Frames,
     LiveFrames,
-    Patience,
+    StreamPatience,
+    VideoFrame,
     connect,
     moving_pictures,
     shown_address,
@@ -193,7 +193,7 @@ def _open_images(name: str, paths: list[Path]) -> VideoSource:
 
 
 def _open_address(address: str) -> VideoSource:
-    patience = Patience()
+    patience = StreamPatience()
     shown = shown_address(address)
     name = re.sub(r"[^\w.-]+", "-", shown.partition("://")[2]).strip("-.")
     container = connect(address, patience)
@@ -211,7 +211,7 @@ def _timed(images: Images, rate: float) -> Frames:
     """`images` as frames at `rate`."""
     with closing(images):
         for number, image in enumerate(images, start=1):
-            yield Frame(number, (number - 1) / rate, image)
+            yield VideoFrame(number, (number - 1) / rate, image)
 
 
 def _open_video(path: Path) -> VideoSource:
@@ -292,7 +292,7 @@ def _video_frames(name: str, container: av.container.InputContainer, stream: av.
                 size = size or image.shape
                 if image.shape != size:
                     raise InputError(f"{name}: the size changes at frame {frames}; cut the video there")
-                yield Frame(frames, clock.time(frame.time), image)
+                yield VideoFrame(frames, clock.time(frame.time), image)
     if not defect and packets < stream.frames:
         defect = f"cut short, it ends after frame {frames} of {stream.frames}"
     if defect or not frames:

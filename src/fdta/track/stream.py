@@ -31,7 +31,7 @@ _NETWORK = "rtsp,rtsps,rtp,srtp,http,https,httpproxy,crypto,tls,tcp,udp"
 """Protocols of FFmpeg that an address may lead to: not to files."""
 
 
-class Frame(NamedTuple):
+class VideoFrame(NamedTuple):
     """One image of a video."""
 
     number: int
@@ -42,11 +42,11 @@ class Frame(NamedTuple):
     """(H, W, 3) uint8 RGB."""
 
 
-Frames = Generator[Frame, None, None]
+Frames = Generator[VideoFrame, None, None]
 
 
 @dataclass(frozen=True)
-class Patience:
+class StreamPatience:
     """How long a stream is waited for, in seconds."""
 
     silence: float = 10.0
@@ -69,7 +69,7 @@ class LiveFrames:
             read: gives the images; it ends soon after the event that it is given is set.
         """
         self._name, self._read = name, read
-        self._waiting: deque[Frame] = deque(maxlen=WAITING)
+        self._waiting: deque[VideoFrame] = deque(maxlen=WAITING)
         self._changed, self._stopped = threading.Condition(), threading.Event()
         self._all_read = False
         self._failure: BaseException | None = None
@@ -106,7 +106,7 @@ class LiveFrames:
                 left_out = f"{number - taken} of {number} frames"
                 _logger.info("%s: %s were left out, they came faster than they were tracked", self._name, left_out)
 
-    def _next(self) -> Frame | None:
+    def _next(self) -> VideoFrame | None:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._all_read or self._stopped.is_set())
             return self._waiting.popleft() if self._waiting and not self._stopped.is_set() else None
@@ -119,7 +119,7 @@ class LiveFrames:
                     now = time.monotonic()
                     began = now if began is None else began
                     with self._changed:
-                        self._waiting.append(Frame(number, now - began, image))
+                        self._waiting.append(VideoFrame(number, now - began, image))
                         self._changed.notify()
                     if self._stopped.is_set():
                         break
@@ -149,7 +149,7 @@ def shown_address(address: str) -> str:
     return f"{parts.scheme}://{named}{f':{port}' if port else ''}{parts.path}"
 
 
-def connect(address: str, patience: Patience) -> av.container.InputContainer:
+def connect(address: str, patience: StreamPatience) -> av.container.InputContainer:
     """Open the stream at `address`.
 
     Raises:
@@ -173,7 +173,7 @@ def connect(address: str, patience: Patience) -> av.container.InputContainer:
 
 
 def stream_images(
-    address: str, container: av.container.InputContainer, patience: Patience, stopped: threading.Event
+    address: str, container: av.container.InputContainer, patience: StreamPatience, stopped: threading.Event
 ) -> Images:
     """Images of a stream without an end; a lost connection is made again.
 
@@ -184,7 +184,7 @@ def stream_images(
         stopped: ends the waiting.
 
     Raises:
-        InputError: no frame came for `Patience.lost` seconds.
+        InputError: no frame came for `StreamPatience.lost` seconds.
     """
     shown = shown_address(address)
     last, wait = time.monotonic(), patience.first_wait
@@ -267,7 +267,7 @@ def upright(frame: av.VideoFrame) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
 
 
-def _reason(error: Exception, patience: Patience) -> str:
+def _reason(error: Exception, patience: StreamPatience) -> str:
     if isinstance(error, av.error.ExitError):
         return f"no answer for {patience.silence:g} s"
     # The whole text of the error holds the address, and with it the password.

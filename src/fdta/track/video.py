@@ -27,7 +27,7 @@ from fdta.files import whole_file
 from fdta.track.pipeline import FrameTracks, Tracker
 from fdta.track.sound import Sound
 from fdta.track.source import VideoFile, VideoSource
-from fdta.track.stream import Frame
+from fdta.track.stream import VideoFrame
 
 _logger = logging.getLogger(__name__)
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -309,7 +309,7 @@ class Window:
 
 
 def _up_to_defect(
-    frames: Iterator[Frame], coming: deque[tuple[int, float]]
+    frames: Iterator[VideoFrame], coming: deque[tuple[int, float]]
 ) -> tuple[Iterator[np.ndarray], list[InputError]]:
     """Images of `frames` up to where these break, and a list that then holds why.
 
