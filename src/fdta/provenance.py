@@ -299,7 +299,8 @@ def contents(root: Path, job: Job) -> dict[str, Content]:
         if content is None and job.inputs[path] is None:
             raise InputError(f"{root / path}: no such file or folder; put it there, {job.outputs[0]} is made from it")
         if content is None:
-            what = "incomplete or changed" if (root / path).exists() else "not there"
+            known = f"not as its record {job.inputs[path]} has it"
+            what = known if (root / path).exists() else "not there"
             raise InputError(f"{root / path}: {what}; make it first, or run snakemake --cores all {job.outputs[0]}")
     return {path: content for path, content in found.items() if content is not None}
 
@@ -314,7 +315,7 @@ def check_unchanged(root: Path, job: Job) -> None:
     for path, record in job.inputs.items():
         if record and (root / path).exists() and records.of(record) and records.content(path, record) is None:
             again = f"snakemake --cores all {path}"
-            raise InputError(f"{root / path}: incomplete or changed since it was made; make it again with {again}")
+            raise InputError(f"{root / path}: not as its record {record} has it; make it again with {again}")
 
 
 @contextmanager

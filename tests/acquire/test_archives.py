@@ -109,3 +109,11 @@ def test_bombs_do_not_fill_the_disk(tmp_path, monkeypatch, make, name):
     with pytest.raises(InputError, match=r"needs 10\.0 MB, the disk has 1\.0 MB left"):
         unpack(archive, tmp_path / "out")
     assert files(tmp_path / "out") == {}
+
+
+def test_a_file_without_a_name(monkeypatch, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("x", "x")
+    monkeypatch.setattr(zipfile.ZipFile, "infolist", lambda self: [zipfile.ZipInfo("")])
+    with pytest.raises(InputError, match=r"a\.zip: a file in it has no name"):
+        unpack(tmp_path / "a.zip", tmp_path / "out", lambda member: True)

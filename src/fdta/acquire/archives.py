@@ -104,6 +104,8 @@ def _members(archive: Path) -> Iterator[Iterable[_Member]]:
 
 def _zip_members(archive: Path, opened: zipfile.ZipFile) -> Iterator[_Member]:
     for info in opened.infolist():
+        if not info.filename:
+            raise InputError(f"{archive}: a file in it has no name, the archive is damaged; remove it and get it again")
         kind = stat.S_IFMT(info.external_attr >> 16)
         # Archives made on Windows tell no kind at all.
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
