@@ -299,8 +299,8 @@ def contents(root: Path, job: Job) -> dict[str, Content]:
         if content is None and job.inputs[path] is None:
             raise InputError(f"{root / path}: no such file or folder; put it there, {job.outputs[0]} is made from it")
         if content is None:
-            known = f"not as its record {job.inputs[path]} has it"
-            what = known if (root / path).exists() else "not there"
+            changed = f"incomplete or changed since {job.inputs[path]} was written"
+            what = changed if (root / path).exists() else "not there"
             raise InputError(f"{root / path}: {what}; make it first, or run snakemake --cores all {job.outputs[0]}")
     return {path: content for path, content in found.items() if content is not None}
 
@@ -314,8 +314,8 @@ def check_unchanged(root: Path, job: Job) -> None:
     records = Records(root)
     for path, record in job.inputs.items():
         if record and (root / path).exists() and records.of(record) and records.content(path, record) is None:
-            again = f"snakemake --cores all {path}"
-            raise InputError(f"{root / path}: not as its record {record} has it; make it again with {again}")
+            again = f"make it again with snakemake --cores all {path}"
+            raise InputError(f"{root / path}: incomplete or changed since {record} was written; {again}")
 
 
 @contextmanager

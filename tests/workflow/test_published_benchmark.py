@@ -6,16 +6,14 @@ import csv
 import hashlib
 import json
 import re
-import subprocess
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import test_smoke
 import yaml
-from helpers.loopback import Loopback, serving
+from helpers.loopback import Loopback
 from helpers.miniature import miniature_params, write_weights
-from test_smoke import ENVIRONMENT, ROOT
 
 from fdta.cli import main
 from fdta.cli.run import Compute, execute
@@ -35,9 +33,7 @@ CHOSEN = ["dancetrack", "bft"]
 
 
 def snakemake(folder: Path, *arguments: str, params: Path) -> str:
-    command = ["snakemake", "--cores", "2", "--directory", str(folder), "--snakefile", str(ROOT / "Snakefile")]
-    command += [*arguments, "--config", "benchmark=published", f"params={params}"]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=ENVIRONMENT, timeout=900)
+    result = test_smoke.snakemake(folder, *arguments, params=params, benchmark="published")
     logs = "\n".join(f"{path}:\n{path.read_text()[-800:]}" for path in sorted(folder.glob("logs/**/*.log")))
     assert result.returncode == 0, result.stderr[-3000:] + logs[-3000:]
     return result.stdout + result.stderr
@@ -47,12 +43,6 @@ def run(folder: Path, *arguments: str) -> int:
     """`fdta` on the miniature."""
     params = ("--params", str(folder / "params.yaml"), "--benchmark", "published")
     return main([*arguments, "--root", str(folder), *params])
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
-    with serving(tmp_path_factory.mktemp("served")) as loopback:
-        yield loopback
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +65,7 @@ def workspace(server: Loopback, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def test_nothing_is_trained_and_no_training_split_is_fetched(tmp_path: Path):
-    told = snakemake(tmp_path, "-n", "results/report.html", params=ROOT / "params.yaml")
+    told = snakemake(tmp_path, "-n", "results/report.html", params=test_smoke.ROOT / "params.yaml")
     planned = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", told, re.MULTILINE)}
     assert not {"train", "train_detector", "depth", "figure_training"} & planned.keys()
     assert (planned["get_data"], planned["get_weights"], planned["import_weights"]) == (5, 9, 9)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import re
-import subprocess
 import zipfile
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+import test_smoke
 import yaml
-from helpers.loopback import Loopback, serving
+from helpers.loopback import Loopback
 from helpers.miniature import miniature_params, write_starts
-from test_smoke import ENVIRONMENT, ROOT
+from test_smoke import ROOT
 
 from fdta.cli import main
 
@@ -26,16 +26,7 @@ ROWS = {
 }
 
 
-def snakemake(folder: Path, *arguments: str, params: Path) -> subprocess.CompletedProcess[str]:
-    command = ["snakemake", "--cores", "2", "--directory", str(folder), "--snakefile", str(ROOT / "Snakefile")]
-    command += [*arguments, "--config", "benchmark=paper", f"params={params}"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=ENVIRONMENT, timeout=900)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
-    with serving(tmp_path_factory.mktemp("served")) as loopback:
-        yield loopback
+snakemake = partial(test_smoke.snakemake, benchmark="paper")
 
 
 @pytest.fixture(scope="module")

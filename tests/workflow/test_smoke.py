@@ -29,9 +29,11 @@ ENVIRONMENT = {
 ENVIRONMENT.pop("MLFLOW_TRACKING_URI", None)
 
 
-def snakemake(folder: Path, *arguments: str, params: Path = ROOT / "params.yaml") -> subprocess.CompletedProcess[str]:
+def snakemake(
+    folder: Path, *arguments: str, params: Path = ROOT / "params.yaml", benchmark: str = "smoke"
+) -> subprocess.CompletedProcess[str]:
     command = ["snakemake", "--cores", "2", "--directory", str(folder), "--snakefile", str(ROOT / "Snakefile")]
-    command += [*arguments, "--config", "benchmark=smoke", f"params={params}"]
+    command += [*arguments, "--config", f"benchmark={benchmark}", f"params={params}"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=ENVIRONMENT, timeout=1200)
 
 

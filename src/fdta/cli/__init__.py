@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         _reject_empty(given)
-        _check_folder()
+        _check_current_folder()
         options = parser.parse_args(given)
         options.call(options)
     except InputError as error:
@@ -128,7 +128,7 @@ def _reject_empty(arguments: list[str]) -> None:
         raise InputError(f"{arguments[0] or 'COMMAND'}: an argument is empty; is a variable of the shell not set?")
 
 
-def _check_folder() -> None:
+def _check_current_folder() -> None:
     try:
         Path.cwd()
     except FileNotFoundError:

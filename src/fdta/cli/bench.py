@@ -363,7 +363,7 @@ def write(measured: dict[str, Any], output: Path | None) -> None:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Raise InputError for values of --repeats and --output that would fail only after the measurement."""
+    """Raise InputError for numbers and for an --output that would fail only after the measurement."""
     if getattr(options, "repeats", 1) < 1:
         raise InputError(f"--repeats {options.repeats}: measure at least once")
     for name, most in MOST.items():

@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from fdta.cli import add_description, add_params
+from fdta.cli import WEIGHTS, add_description, add_params
 from fdta.errors import InputError
 from fdta.files import check_outputs, check_own_folder
 
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "\nWrites detector.onnx, association.onnx and settings.json, if onnxruntime computes with them what torch does."
         "\n`fdta track VIDEO --weights FOLDER --engine onnxruntime` tracks with them.",
     )
-    parser.add_argument("weights", metavar="RUN", help="run (dance/full/seed-0) or checkpoint file (model.pt)")
+    parser.add_argument("weights", metavar="RUN", help=WEIGHTS)
     parser.add_argument("--format", choices=("onnx",), default="onnx", help="form of the networks")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder to write")
     parser.add_argument(

@@ -33,11 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="video file, folder of images, image pattern (frames/%%06d.jpg, 'frames/*.png'), address of a stream "
         "(rtsp://..., http://...), index of a webcam, one sequence, or a folder of sequences (data/dance/test)",
     )
-    parser.add_argument(
-        "--weights",
-        metavar="RUN",
-        help=f"{WEIGHTS}; with --engine onnxruntime a folder of fdta export",
-    )
+    told = f"{WEIGHTS}; with --engine onnxruntime a folder of fdta export"
+    parser.add_argument("--weights", metavar="RUN", help=told)
     parser.add_argument("--engine", choices=("torch", "onnxruntime"), default="torch", help="what runs the networks")
     parser.add_argument("--root", type=Path, default=Path(), metavar="FOLDER", help="folder of models/ and tracks/")
     parser.add_argument(
@@ -84,7 +81,7 @@ def _track(options: argparse.Namespace) -> None:
     split = is_split(Path(options.input))
     weights = Path(options.weights) if exported else find_weights(options.weights, options.params)
     run = weights if isinstance(weights, Run) else None
-    _check_options(options, split, run)
+    _check_options(options, split)
     if split and run and options.output is None and _is_data_of(options, run):
         if options.dtype != "float32":
             raise InputError(f"--dtype {options.dtype}: tracks/{run} is made in float32; give --output FOLDER")
@@ -119,7 +116,14 @@ def _track(options: argparse.Namespace) -> None:
     written = [path for path in (tracks, options.video, options.json) if path]
     check_outputs(written, read)
     result = track_video(
-        tracker, source, tracks, options.video, options.json, options.show_scores, options.show, options.audio
+        tracker,
+        source,
+        tracks,
+        video=options.video,
+        lines=options.json,
+        show_scores=options.show_scores,
+        window=options.show,
+        sound=options.audio,
     )
     speed = f"{result.frames / result.seconds:.3g} frames/s"
     print(f"{source.name}: {result.frames} frames, {result.identities} tracks, {speed}: {', '.join(map(str, written))}")
@@ -160,8 +164,8 @@ def _check_engine(options: argparse.Namespace) -> None:
         )
 
 
-def _check_options(options: argparse.Namespace, split: bool, run: Run | None) -> None:
-    """Raise InputError for options that do not fit each other, the input or the weights."""
+def _check_options(options: argparse.Namespace, split: bool) -> None:
+    """Raise InputError for options that do not fit each other or the input."""
     if options.part and not split:
         raise InputError(f"{options.input}: --part needs a folder of sequences")
     alone = ("video", "json", "show_scores", "show", "max_frames")
@@ -170,8 +174,6 @@ def _check_options(options: argparse.Namespace, split: bool, run: Run | None) ->
     given += [] if options.audio else ["--no-audio"]
     if split and given:
         raise InputError(f"{options.input}: a folder of sequences; {given[0]} needs one sequence or video")
-    if run is None and options.benchmark:
-        raise InputError(f"--benchmark {options.benchmark}: {options.weights} has its own settings; leave it out")
     if not options.audio and not options.video:
         raise InputError("--no-audio needs --video FILE")
     if options.show_scores and not (options.video or options.show):

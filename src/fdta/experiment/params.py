@@ -124,7 +124,9 @@ class Experiment:
             kept = self._with_starts(self.benchmark.only, self.benchmark)
             datasets = {name: data for name, data in self.benchmark.datasets.items() if name in kept}
             self.benchmark = replace(self.benchmark, datasets=datasets)
-        self.tables = self._shown_tables()
+        self.tables = {
+            name: self._measurable(table) for name, table in self.all_tables.items() if not self.left_out(name)
+        }
         self._settings = {
             (dataset, variant): self._assembled(dataset, variant)
             for dataset in self.benchmark.datasets
@@ -253,33 +255,23 @@ class Experiment:
         starts = (benchmark.datasets[name].detector_start for name in names)
         return tuple(dict.fromkeys([*names, *(start for start in starts if start in benchmark.datasets)]))
 
-    def _shown_tables(self) -> dict[str, TableSettings]:
-        """The benchmark's tables, without rows that no checkpoint measures where nothing is trained."""
-        benchmark, shown = self.benchmark, {}
-        for name, table in self.all_tables.items():
-            dataset = benchmark.dataset_of(table.dataset)
-            if benchmark.tables is not None and name not in benchmark.tables:
-                continue
-            if dataset is None and benchmark.only is not None:
-                continue
-            if dataset and benchmark.datasets[dataset].weights:
-                measuring = (*self.variants_of(dataset), *BASELINES)
-                table = replace(table, rows={row: by for row, by in table.rows.items() if by in measuring})
-            if table.rows:
-                shown[name] = table
-        return shown
+    def _measurable(self, table: TableSettings) -> TableSettings:
+        """`table` without rows that no checkpoint measures where nothing is trained."""
+        dataset = self.benchmark.dataset_of(table.dataset)
+        if dataset is None or not self.benchmark.datasets[dataset].weights:
+            return table
+        measuring = (*self.variants_of(dataset), *BASELINES)
+        return replace(table, rows={row: by for row, by in table.rows.items() if by in measuring})
 
     def left_out(self, table: str) -> str:
         """Why the benchmark does not show `table`, which is in the file; empty if it does."""
-        if table in self.tables:
-            return ""
         benchmark, settings = self.benchmark, self.all_tables[table]
         told = f"benchmark {benchmark.name} leaves {table} out"
         if benchmark.tables is not None and table not in benchmark.tables:
             return f"{told}: its key tables names {named(benchmark.tables)}"
-        if benchmark.dataset_of(settings.dataset) is None:
+        if benchmark.only is not None and benchmark.dataset_of(settings.dataset) is None:
             return f"{told}: it has no data set {settings.dataset} and none that stands for it"
-        return f"{told}: no checkpoint measures one of its rows"
+        return "" if self._measurable(settings).rows else f"{told}: no checkpoint measures one of its rows"
 
     def _check_names(self) -> None:
         """Raise ParamsError where one part of the file names what another part does not have."""

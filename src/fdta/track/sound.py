@@ -10,6 +10,8 @@ from typing import Any
 
 import av
 
+from fdta.track.stream import FILES_ONLY
+
 COPIED = ("aac", "ac3", "alac", "eac3", "mp3", "opus")
 """Codecs that MP4 holds and players know; others become AAC."""
 
@@ -28,7 +30,7 @@ class Sound:
             output: nothing is written to it yet.
         """
         self._path, self._start, self._output = path, start, output
-        self._input = av.open(str(path.absolute()), options={"protocol_whitelist": "file"})
+        self._input = av.open(str(path.absolute()), options=FILES_ONLY)
         self._coming: Iterator[av.Packet] = iter(())
         self._waiting: av.Packet | None = None
         if not self._input.streams.audio:

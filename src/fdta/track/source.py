@@ -18,6 +18,7 @@ from fdta.data.motchallenge import IMAGE_EXTENSIONS, decode_image, read_sequence
 from fdta.errors import InputError
 from fdta.track.reading import Images, decoded, sequence_images
 from fdta.track.stream import (
+    FILES_ONLY,
     Frames,
     LiveFrames,
     StreamPatience,
@@ -32,12 +33,10 @@ from fdta.track.stream import (
 
 _NUMBER = "%([0-9]*)d"
 """Of an image pattern."""
-_FROM_FILES = {"protocol_whitelist": "file"}
-"""Option of FFmpeg: a playlist that calls itself a video must not reach into the network."""
 IMAGE_RATE = 30.0
 """Frames a second of images without a video."""
-LONGEST_STILL = 10_000.0
-"""Most seconds between two frames that are believed."""
+LONGEST_STILL = 10_000
+"""Most seconds that a frame of a video is shown; a file that tells more is not believed."""
 _MOST_DIGITS = 255
 """Of a number in the name of a file."""
 
@@ -196,12 +195,11 @@ def _open_address(address: str) -> VideoSource:
     patience = StreamPatience()
     shown = shown_address(address)
     name = re.sub(r"[^\w.-]+", "-", shown.partition("://")[2]).strip("-.")
-    container = connect(address, patience)
-    stream = moving_pictures(container, shown)
+    container, stream = connect(address, patience)
     rate = float(stream.average_rate or stream.guessed_rate or 30)
     # A server tells the size of a file, and not of what has no end.
     if container.duration is None and container.size <= 0:
-        camera = LiveFrames(shown, lambda stopped: stream_images(address, container, patience, stopped))
+        camera = LiveFrames(shown, lambda stopped: stream_images(address, container, stream, patience, stopped))
         return VideoSource(name, rate, None, camera.frames(), camera)
     stream.thread_type = "AUTO"
     return VideoSource(name, rate, stream.frames or None, _video_frames(shown, container, stream, rate))
@@ -222,26 +220,22 @@ def _open_video(path: Path) -> VideoSource:
         raise InputError(f"{path}: a playlist, which names other files; give the video itself")
     try:
         # Absolute, as FFmpeg takes the beginning of 12:30.mp4 for a protocol.
-        container = av.open(str(path.absolute()), options=_FROM_FILES)
+        container = av.open(str(path.absolute()), options=FILES_ONLY)
     except (av.FFmpegError, ValueError):
         raise InputError(f"{path}: no video that can be read; is it whole, and a video?") from None
-    try:
-        stream = moving_pictures(container, str(path))
-    except InputError:
-        container.close()
-        raise
+    stream = moving_pictures(container, str(path))
     stream.thread_type = "AUTO"  # Several frames at a time too: most videos have one slice a frame.
     rate = float(stream.average_rate or stream.guessed_rate or 30)
-    frames = stream.frames or _counted(path)
+    frames = stream.frames or _counted(path, stream.index)
     first = float((stream.start_time or 0) * stream.time_base) if stream.time_base else 0.0
     whole = VideoFile(path, first, stream.sample_aspect_ratio or Fraction(1))
     return VideoSource(path.stem, rate, frames or None, _video_frames(str(path), container, stream, rate), file=whole)
 
 
-def _counted(path: Path) -> int:
-    """Number of frames of a video by its packets, which are read and not decoded."""
-    with suppress(av.FFmpegError), av.open(str(path.absolute()), options=_FROM_FILES) as container:
-        return sum(packet.size > 0 for packet in container.demux(moving_pictures(container, str(path))))
+def _counted(path: Path, index: int) -> int:
+    """Number of frames of the stream `index` of a video by its packets, which are read and not decoded."""
+    with suppress(av.FFmpegError), av.open(str(path.absolute()), options=FILES_ONLY) as container:
+        return sum(packet.size > 0 for packet in container.demux(container.streams[index]))
     return 0
 
 

@@ -27,6 +27,8 @@ WAITING = 2
 """Frames that wait to be tracked; an older one gives way to a newer."""
 
 _logger = logging.getLogger(__name__)
+FILES_ONLY = {"protocol_whitelist": "file"}
+"""Option of FFmpeg: a playlist that calls itself a video must not reach into the network."""
 _NETWORK = "rtsp,rtsps,rtp,srtp,http,https,httpproxy,crypto,tls,tcp,udp"
 """Protocols of FFmpeg that an address may lead to: not to files."""
 
@@ -149,8 +151,8 @@ def shown_address(address: str) -> str:
     return f"{parts.scheme}://{named}{f':{port}' if port else ''}{parts.path}"
 
 
-def connect(address: str, patience: StreamPatience) -> av.container.InputContainer:
-    """Open the stream at `address`.
+def connect(address: str, patience: StreamPatience) -> tuple[av.container.InputContainer, av.VideoStream]:
+    """Open the stream at `address`, and find the video in it.
 
     Raises:
         InputError: nothing answers, or not as a video.
@@ -164,22 +166,22 @@ def connect(address: str, patience: StreamPatience) -> av.container.InputContain
         container = av.open(address, options=options, timeout=(patience.silence, patience.silence))
     except (av.FFmpegError, ValueError) as error:
         raise InputError(f"{shown}: cannot be opened ({_reason(error, patience)}); check address and network") from None
-    try:
-        moving_pictures(container, shown)
-    except InputError:
-        container.close()
-        raise
-    return container
+    return container, moving_pictures(container, shown)
 
 
 def stream_images(
-    address: str, container: av.container.InputContainer, patience: StreamPatience, stopped: threading.Event
+    address: str,
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    patience: StreamPatience,
+    stopped: threading.Event,
 ) -> Images:
     """Images of a stream without an end; a lost connection is made again.
 
     Args:
         address: where `container` was opened.
         container: closed at the end.
+        stream: the video in it.
         patience: how long to wait.
         stopped: ends the waiting.
 
@@ -192,7 +194,7 @@ def stream_images(
         with closing(container):
             problem = "the stream ended"
             try:
-                for packet in container.demux(moving_pictures(container, shown)):
+                for packet in container.demux(stream):
                     try:
                         decoded = packet.decode()
                     except av.error.InvalidDataError:
@@ -210,7 +212,7 @@ def stream_images(
                 return
             wait = min(2 * wait, patience.longest_wait)
             try:
-                container = connect(address, patience)
+                container, stream = connect(address, patience)
                 break
             except InputError as error:
                 problem = str(error).removeprefix(f"{shown}: ").partition(";")[0]
@@ -250,13 +252,14 @@ def moving_pictures(container: av.container.InputContainer, name: str) -> av.Vid
     """The first stream of `container` that is a video, and not the picture of a song.
 
     Raises:
-        InputError: there is none, or it is text, which FFmpeg draws as a terminal would.
+        InputError: there is none, or it is text, which FFmpeg draws as a terminal would; `container` is closed.
     """
-    if container.format.name in TEXT:
-        raise InputError(f"{name}: no video that can be read, it is text; give a video")
+    is_text = container.format.name in TEXT
     videos = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-    if not videos:
-        raise InputError(f"{name}: there is no video in it; give a video")
+    if is_text or not videos:
+        container.close()
+        told = "no video that can be read, it is text" if is_text else "there is no video in it"
+        raise InputError(f"{name}: {told}; give a video")
     if len(videos) > 1:
         _logger.info("%s: has %d videos, the first is tracked", name, len(videos))
     return videos[0]

@@ -26,14 +26,12 @@ from fdta.errors import InputError
 from fdta.files import whole_file
 from fdta.track.pipeline import FrameTracks, Tracker
 from fdta.track.sound import Sound
-from fdta.track.source import VideoFile, VideoSource
+from fdta.track.source import LONGEST_STILL, VideoFile, VideoSource
 from fdta.track.stream import VideoFrame
 
 _logger = logging.getLogger(__name__)
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, what schedulers send, and what a terminal that is closed sends."""
-SLOWEST = 10_000
-"""Most seconds that MP4 shows a frame."""
 TICK = Fraction(1, 90_000)
 """Seconds; the rates of videos are whole numbers of it."""
 REPORT_SECONDS = 10
@@ -197,8 +195,8 @@ class VideoWriter:
         """
         # Absolute, as FFmpeg takes the beginning of 3:4.mp4 for a protocol. NTSC's rates are fractions of 1001.
         self._container = av.open(str(path.absolute()), "w", format="mp4", options={"movflags": "faststart"})
-        rate = min(max(rate, 1 / SLOWEST), MOST_RATE)
-        fraction = Fraction(rate).limit_denominator(1001 if rate > 1 else SLOWEST)
+        rate = min(max(rate, 1 / LONGEST_STILL), MOST_RATE)
+        fraction = Fraction(rate).limit_denominator(1001 if rate > 1 else LONGEST_STILL)
         self._stream = self._container.add_stream("libx264", rate=fraction, options={"preset": "veryfast", "crf": "23"})
         # The format halves the colours' resolution: sides must be even.
         self._pad = shape[0] % 2, shape[1] % 2

@@ -78,10 +78,13 @@ def load_run(
         benchmark: of the settings file, or None for the one that it names.
 
     Raises:
-        InputError: no such checkpoint, or it is not of this model; see `Pretrained.get`.
+        InputError: no such checkpoint, or it is not of this model; a benchmark for what has its own settings; see
+            `Pretrained.get`.
     """
     params = params or root / "params.yaml"
     found = find_weights(weights, params)
+    if benchmark is not None and not isinstance(found, Run):
+        raise InputError(f"--benchmark {benchmark}: {weights} has its own settings; leave it out")
     if isinstance(found, Path):
         return load_tracker(found, device)
     if isinstance(found, Pretrained):
